@@ -1,0 +1,197 @@
+"""A fingerprint of a user's code that formatting, comments and docstrings don't change.
+
+It's made from the syntax tree of a class or function, and of what that names in turn: functions and classes of the
+same module or of the user's other modules, and constants. So editing a helper, or a prompt that is a module
+constant, is seen too. Installed libraries and this package aren't followed.
+"""
+
+import ast
+import hashlib
+import inspect
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+_PACKAGE = __name__.partition(".")[0]
+_NOT_CODE = frozenset({"input_batch_size", "batch_size", "resources", "replicas", "use_cache", "max_concurrency"})
+_CONSTANTS = (str, bytes, bool, int, float, complex, type(None))
+
+
+def fingerprint_code(obj: Any) -> str | None:
+    """Fingerprint a class or function of the user's; None for what this package or Python itself defines.
+
+    Where no source can be read (code typed into an interpreter) the compiled code is taken instead: still equal
+    between processes, but not between Python versions.
+    """
+    if _is_foreign(obj):
+        return None
+    return _cached_fingerprint(obj)
+
+
+@cache
+def _cached_fingerprint(obj: Any) -> str:
+    parts = list(_iter_parts(obj, set()))
+    return hashlib.sha1("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+
+def _is_foreign(obj: Any) -> bool:
+    root = str(getattr(obj, "__module__", "")).partition(".")[0]
+    return root in (_PACKAGE, "pydantic", "builtins", "abc", "typing", "typing_extensions", "collections", "enum", "")
+
+
+@cache
+def _library_dirs() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({Path(sysconfig.get_path(name)).resolve() for name in names})
+
+
+@cache
+def _is_users(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return module == "__main__"
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(directory) for directory in _library_dirs())
+
+
+def _iter_parts(obj: Any, seen: set[int]) -> Iterator[str]:
+    if id(obj) in seen or _is_foreign(obj):
+        return
+    seen.add(id(obj))
+    tree = _parse(obj)
+    if tree is None:
+        yield from _iter_compiled(obj)
+    else:
+        yield _canonical(tree)
+        yield from _iter_named(obj, tree, seen)
+    if isinstance(obj, type):
+        for base in obj.__mro__[1:]:
+            yield from _iter_parts(base, seen)
+
+
+def _parse(obj: Any) -> ast.AST | None:
+    function = getattr(obj, "step_function", None)
+    try:
+        source = inspect.getsource(function if callable(function) else obj)
+        tree = ast.parse(textwrap.dedent(source))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    return tree.body[0] if tree.body else None
+
+
+def _iter_named(obj: Any, tree: ast.AST, seen: set[int]) -> Iterator[str]:
+    """Follow the names that `tree` reads: constants by value, the user's functions and classes by their code."""
+    function = getattr(obj, "step_function", obj)
+    scope: dict[str, Any] = dict(vars(sys.modules.get(str(obj.__module__)) or object))
+    scope.update(_closure_of(function))
+    for name, value in sorted(_iter_reads(tree, scope), key=lambda read: read[0]):
+        if isinstance(value, FunctionType | type) and (value.__module__ == obj.__module__ or _is_users(value.__module__)):
+            yield name
+            yield from _iter_parts(value, seen)
+        elif _is_constant(value):
+            yield f"{name}={_constant(value)}"
+
+
+def _closure_of(obj: Any) -> dict[str, Any]:
+    """Variables of enclosing functions that `obj`, or a method of it, reads."""
+    if isinstance(obj, type):
+        members = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in vars(obj).values()]
+        return {name: value for m in members if isinstance(m, FunctionType) for name, value in _closure_of(m).items()}
+    if not isinstance(obj, FunctionType):
+        return {}
+    cells = zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=False)
+    return {name: cell.cell_contents for name, cell in cells if name != "__class__"}
+
+
+def _iter_reads(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    found: dict[str, Any] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in scope:
+            found[node.id] = scope[node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = scope.get(node.value.id)
+            if isinstance(module, ModuleType) and _is_users(module.__name__):
+                found[f"{node.value.id}.{node.attr}"] = getattr(module, node.attr, None)
+    return iter(found.items())
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_constant(item) for item in value)
+    if isinstance(value, dict):
+        return all(_is_constant(key) and _is_constant(item) for key, item in value.items())
+    return type(value) in _CONSTANTS
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}[{','.join(map(_constant, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"set[{','.join(sorted(map(_constant, value)))}]"
+    if isinstance(value, dict):
+        return "dict[" + ",".join(f"{_constant(key)}:{_constant(item)}" for key, item in value.items()) + "]"
+    return f"{type(value).__name__}:{value!r}"
+
+
+def _canonical(node: Any) -> str:
+    """Write a syntax tree without positions, docstrings, empty fields and version-dependent details."""
+    if isinstance(node, list):
+        return "[" + ",".join(_canonical(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return _constant(node) if type(node) in _CONSTANTS else type(node).__name__
+    written = []
+    for name, value in ast.iter_fields(node):
+        if name in ("ctx", "kind", "type_comment", "decorator_list") or value is None or value == []:
+            continue
+        if name == "body" and isinstance(value, list):
+            value = [item for item in value if not _is_ignored(item, value)]
+        written.append(f"{name}={_canonical(value)}")
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        kept = [item for item in node.decorator_list if not _is_step_decorator(item)]
+        written.append(f"decorators={_canonical(kept)}")
+    return f"{type(node).__name__}({','.join(written)})"
+
+
+def _is_step_decorator(node: ast.AST) -> bool:
+    """`@step(...)` itself: what it says stands in the step's class and fields already."""
+    target = node.func if isinstance(node, ast.Call) else node
+    return (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")) == "step"
+
+
+def _is_ignored(item: ast.AST, body: list[Any]) -> bool:
+    if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
+        return item is body[0] or len(body) > 1
+    if isinstance(item, ast.AnnAssign):
+        return getattr(item.target, "id", "") in _NOT_CODE
+    return isinstance(item, ast.Pass)
+
+
+def _iter_compiled(obj: Any) -> Iterator[str]:
+    if isinstance(obj, type):
+        function = getattr(obj, "step_function", None)
+        members = {"step_function": function} if function else dict(vars(obj))
+        for name in sorted(members):
+            member = getattr(members[name], "fget", None) or getattr(members[name], "__func__", members[name])
+            if isinstance(member, FunctionType) and member.__module__ == obj.__module__:
+                yield f"{name}:{_compiled(member.__code__)}"
+    elif isinstance(obj, FunctionType):
+        yield _compiled(obj.__code__)
+
+
+def _compiled(code: CodeType) -> str:
+    constants = [_compiled(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts if c is not Ellipsis]
+    return f"{code.co_code.hex()}|{','.join(code.co_names)}|{','.join(constants)}"
+
+
+def reads_name(function: Any, name: str) -> bool:
+    """Tell whether a function's code reads the variable `name`; True where its source can't be read."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return True
+    return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))

@@ -1,0 +1,233 @@
+"""Objects as data, and data as objects: what `pipeline.yaml` is made of.
+
+An object is written as a mapping of its fields plus `type_info`, which names its class. Reading is safe by
+construction: a name in `type_info` is only ever resolved to a subclass of `SerializableModel` that is part of this
+package, already imported by the caller's own code, or in a module that the caller named as trusted.
+"""
+
+import enum
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any, TypedDict
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from typing_extensions import Self
+
+from distilabel_dagster.errors import PipelineFileError, SerializationError, UntrustedClassError
+
+PACKAGE = __name__.partition(".")[0]
+TYPE_INFO = "type_info"
+
+_SECRET_NAME = re.compile(
+    r"(^|.*_)(api_?key|access_?key|secret_?key|private_?key|token|password|passwd|passphrase|secret|secrets"
+    r"|credential|credentials|authorization)$"
+)
+
+
+class TypeInfo(TypedDict):
+    """Which class a mapping was written from."""
+
+    module: str
+    name: str
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether a field or key of this name holds a secret: `api_key`, `hf_token`, `X-Api-Key`, `password`."""
+    return bool(_SECRET_NAME.match(name.lower().replace("-", "_")))
+
+
+def module_name(obj: Any) -> str:
+    """The module of a class or function under the name that an import would use.
+
+    A script that is run gets the name it would have when imported, so that the same file gives the same signature
+    whether it's run or imported.
+    """
+    module = str(obj.__module__)
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else module
+
+
+def type_info_of(cls: type) -> TypeInfo:
+    """Give the `type_info` mapping that names `cls`."""
+    return {"module": module_name(cls), "name": cls.__qualname__}
+
+
+def _find_module(module: str) -> Any | None:
+    found = sys.modules.get(module)
+    if found is not None:
+        return found
+    main = sys.modules.get("__main__")
+    main_spec = getattr(main, "__spec__", None)
+    main_names = {Path(getattr(main, "__file__", None) or "__main__").stem, getattr(main_spec, "name", None)}
+    return main if module in main_names else None
+
+
+def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = ()) -> Any:
+    """Find what `type_info` names, importing nothing but this package and trusted modules.
+
+    Args:
+        info: the mapping with `module` and `name`, as read.
+        source: the file it was read from, for error messages.
+        trusted_modules: modules that may be imported; `"pkg"` covers `"pkg.sub"` too.
+
+    Raises:
+        PipelineFileError: the mapping isn't one, or the module has nothing of that name.
+        UntrustedClassError: nobody vouched for the module.
+    """
+    if not (isinstance(info, Mapping) and isinstance(info.get("module"), str) and isinstance(info.get("name"), str)):
+        raise PipelineFileError(
+            f"{source}: expected a `type_info` with `module` and `name`, found {info!r}. The file is damaged or was "
+            "not written by this package.",
+            source=source,
+        )
+    module, name = info["module"], info["name"]
+    roots = (PACKAGE, *trusted_modules)
+    if any(module == root or module.startswith(f"{root}.") for root in roots):
+        try:
+            found = importlib.import_module(module)
+        except ImportError as error:
+            raise PipelineFileError(
+                f"{source} names `{module}.{name}`, but the module `{module}` can't be imported: {error}.",
+                source=source,
+            ) from error
+    else:
+        found = _find_module(module)
+        if found is None:
+            raise UntrustedClassError(source, module, name)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise PipelineFileError(
+            f"{source} names `{module}.{name}`, but `{module}` has no `{name}` that can be reached from outside a "
+            "function. Move the class to the top of its module, or install the version that the file was written "
+            "with.",
+            source=source,
+        )
+    return found
+
+
+def load_object(data: Any, source: str, trusted_modules: Iterable[str] = ()) -> "SerializableModel":
+    """Make the object that `data` was dumped from.
+
+    Raises:
+        PipelineFileError: fields are missing, unknown or of the wrong type.
+        UntrustedClassError: a class that nobody vouched for is named.
+    """
+    if not isinstance(data, Mapping):
+        raise PipelineFileError(f"{source}: expected a mapping, found {type(data).__name__}.", source=source)
+    trusted_modules = tuple(trusted_modules)
+    cls = resolve_attribute(data.get(TYPE_INFO), source, trusted_modules)
+    info = data[TYPE_INFO]
+    if not (isinstance(cls, type) and issubclass(cls, SerializableModel)):
+        raise UntrustedClassError(source, info["module"], info["name"])
+    fields = {
+        key: _load_value(value, source, trusted_modules)
+        for key, value in data.items()
+        if key not in (TYPE_INFO, "runtime_parameters_info")
+    }
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
+        raise PipelineFileError(
+            f"{source}: `{info['module']}.{info['name']}` can't be made from its fields: {problems}.", source=source
+        ) from error
+
+
+def _load_value(value: Any, source: str, trusted_modules: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        if TYPE_INFO in value:
+            return load_object(value, source, trusted_modules)
+        return {key: _load_value(item, source, trusted_modules) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_load_value(item, source, trusted_modules) for item in value]
+    return value
+
+
+def dump_value(value: Any, where: str) -> Any:
+    """Turn a field's value into mappings, lists and scalars; secrets are left out.
+
+    Raises:
+        SerializationError: the value isn't data; `where` is named in the message.
+    """
+    if value is None or isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum):
+        return value
+    if isinstance(value, SerializableModel):
+        return value.dump()
+    if isinstance(value, BaseModel):
+        return dump_value(value.model_dump(), where)
+    if isinstance(value, enum.Enum):
+        return dump_value(value.value, where)
+    if isinstance(value, Mapping):
+        return {
+            str(key): dump_value(item, f"{where}.{key}")
+            for key, item in value.items()
+            if not (is_secret_name(str(key)) and isinstance(item, str | SecretStr)) and not isinstance(item, SecretStr)
+        }
+    if isinstance(value, list | tuple):
+        return [dump_value(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted(dump_value(item, where) for item in value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return value.model_json_schema()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise SerializationError(
+        f"`{where}` is a {type(value).__name__}, which can't be written to pipeline.yaml. Use strings, numbers, "
+        "lists, dicts, or a subclass of SerializableModel.",
+        where=where,
+    )
+
+
+class SerializableModel(BaseModel):
+    """Base of what can be part of a pipeline file: steps, models.
+
+    Unknown fields are refused, assignments are validated, and `dump` never holds a secret.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, validate_default=True, validate_assignment=True, extra="forbid"
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """Give the fields as plain data with `type_info`, without secrets and excluded fields."""
+        dumped = {
+            name: dump_value(getattr(self, name), f"{type(self).__name__}.{name}")
+            for name, info in type(self).model_fields.items()
+            if is_dumped(name, info, getattr(self, name))
+        }
+        return {**dumped, TYPE_INFO: type_info_of(type(self))}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], *, trusted_modules: Iterable[str] = ()) -> Self:
+        """Make the object that `dump` gave `data` of.
+
+        Raises:
+            PipelineFileError: `data` isn't of this class, or a field is wrong.
+        """
+        loaded = load_object(data, "the given dict", trusted_modules)
+        if not isinstance(loaded, cls):
+            raise PipelineFileError(
+                f"the given dict holds a `{type(loaded).__name__}`, expected a `{cls.__name__}`.",
+                source="the given dict",
+            )
+        return loaded
+
+
+def is_dumped(name: str, info: FieldInfo, value: Any) -> bool:
+    """Tell whether a field is written: not excluded, and no secret by type or name."""
+    if info.exclude or isinstance(value, SecretStr) or "SecretStr" in str(info.annotation):
+        return False
+    return not (is_secret_name(name) and (value is None or isinstance(value, str)))

@@ -1,0 +1,250 @@
+"""The cache's files, on a local disk or any fsspec store: durable, atomic, whole or absent."""
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
+_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
+_counter = itertools.count()
+
+
+@contextlib.contextmanager
+def _explained(action: str, path: str) -> Iterator[None]:
+    """Turn errors of the operating system and of stores into this package's."""
+    try:
+        yield
+    except (CacheError, FileNotFoundError):
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise CacheFullError(
+                f"{path} can't be {action}: {error.strerror}. Rows committed before are safe. Free some space (or "
+                "raise the quota) and start the same run again: it goes on from there.",
+                path=path,
+            ) from error
+        if error.errno in _REFUSED:
+            raise CacheDirectoryError(
+                f"{path} can't be {action}: {error.strerror}. Check the path and its permissions, or give another "
+                "directory by `cache_dir=` or DISTILABEL_CACHE_DIR.",
+                path=path,
+            ) from error
+        raise CacheError(f"{path} can't be {action}: {error}.", path=path) from error
+
+
+class CacheFileSystem:
+    """Files below one root directory, named by relative paths with `/`.
+
+    A written file is whole or absent at any moment, power loss included: on a local disk it's written under a
+    temporary name, flushed to the disk and renamed; in an object store it's a single PUT. Writing the same file twice
+    is safe. Nothing here locks: who may write is decided above.
+
+    Args:
+        url: local path (`~` is expanded) or fsspec URL of the root.
+        storage_options: passed to fsspec, such as credentials or an endpoint.
+
+    Raises:
+        CacheDirectoryError: no such protocol, or its driver isn't installed.
+    """
+
+    def __init__(self, url: str | Path, storage_options: Mapping[str, Any] | None = None) -> None:
+        text = str(url)
+        options = dict(storage_options or {})
+        try:
+            self._fs: Any
+            if "://" not in text:
+                self._fs, self.root = fsspec.filesystem("file"), str(Path(text).expanduser().absolute())
+            else:
+                self._fs, self.root = url_to_fs(text, **options)
+        except (ValueError, ImportError) as error:
+            raise CacheDirectoryError(
+                f"The cache directory `{text}` can't be used: {error}. Give a local path or an fsspec URL whose "
+                "driver is installed (for S3: `pip install 'distilabel-dagster[s3]'`).",
+                path=text,
+            ) from error
+        self.root = self.root.rstrip("/")
+        self.storage_options = options
+        protocol = self._fs.protocol
+        self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
+        self.is_local = self.protocol in ("file", "local")
+        self.url = self.root if self.is_local else f"{self.protocol}://{self.root.lstrip('/')}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CacheFileSystem, (self.url, self.storage_options)
+
+    def full_path(self, path: str) -> str:
+        """Absolute path or URL of `path`, for messages and metadata."""
+        return f"{self.url}/{path}" if path else self.url
+
+    def _path(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def read_bytes(self, path: str) -> bytes:
+        """Read a whole file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedFileError: there is something that can't be read as a file.
+        """
+        try:
+            with _explained("read", self.full_path(path)):
+                if self.is_local:
+                    return Path(self._path(path)).read_bytes()
+                content: bytes = self._fs.cat_file(self._path(path))
+                return content
+        except CacheDirectoryError as error:
+            raise DamagedFileError(str(error), path=self.full_path(path)) from error
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Make `path` hold `content`, atomically and durably; directories above it are made.
+
+        Raises:
+            CacheFullError: no space is left; the file is as it was before.
+            CacheDirectoryError: writing isn't allowed there.
+        """
+        with _explained("written", self.full_path(path)):
+            if self.is_local:
+                _write_local(self._path(path), content)
+            else:
+                self._fs.makedirs(self._path(path).rpartition("/")[0], exist_ok=True)
+                self._fs.pipe_file(self._path(path), content)
+
+    def link(self, source: str, target: str) -> None:
+        """Make `target` the same file as `source`, atomically: a hard link on a local disk, a copy in the store."""
+        with _explained("linked", self.full_path(target)):
+            if not self.is_local:
+                self._fs.makedirs(self._path(target).rpartition("/")[0], exist_ok=True)
+                self._fs.cp_file(self._path(source), self._path(target))
+                return
+            temporary = _temporary_name(self._path(target))
+            Path(temporary).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(self._path(source), temporary)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP):
+                    raise
+                _write_local(self._path(target), Path(self._path(source)).read_bytes())
+                return
+            _replace(temporary, self._path(target))
+
+    def is_same_file(self, source: str, target: str) -> bool:
+        """Tell whether `target` already is what `link(source, target)` would make."""
+        try:
+            if self.is_local:
+                ours, theirs = Path(self._path(source)).stat(), Path(self._path(target)).stat()
+                if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
+                    return True
+                return ours.st_size == theirs.st_size and self.read_bytes(source) == self.read_bytes(target)
+            return bool(self._fs.cat_file(self._path(source)) == self._fs.cat_file(self._path(target)))
+        except FileNotFoundError:
+            return False
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file or directory."""
+        with _explained("looked at", self.full_path(path)):
+            if self.is_local:
+                return Path(self._path(path)).exists()
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path(path)))
+
+    def list_names(self, path: str) -> list[str]:
+        """Names in a directory, sorted, temporary files left out; none where there is no directory."""
+        with _explained("listed", self.full_path(path)):
+            try:
+                if self.is_local:
+                    names = os.listdir(self._path(path))  # noqa: PTH208 (names only; Path objects cost on big caches)
+                else:
+                    self._fs.invalidate_cache()
+                    names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in self._fs.ls(self._path(path))]
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in names if name and not _TEMPORARY.fullmatch(name))
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        with _explained("removed", self.full_path(path)), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                Path(self._path(path)).unlink()
+            else:
+                self._fs.rm_file(self._path(path))
+
+    def set_aside(self, path: str, suffix: str) -> str:
+        """Rename a file that can't be used so that it's kept and never read as data; give its new path."""
+        target = next(
+            name
+            for number in itertools.count()
+            if not self.exists(name := f"{path}{suffix}" + (f"-{number}" if number else ""))
+        )
+        with _explained("set aside", self.full_path(path)):
+            if self.is_local:
+                Path(self._path(path)).rename(self._path(target))
+            else:
+                self._fs.mv(self._path(path), self._path(target), recursive=True)
+        return target
+
+    def remove_temporary_files(self, path: str) -> None:
+        """Remove what interrupted writes left in a directory; only its one writer may call this."""
+        if not self.is_local:
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(self._path(path)):
+                if _TEMPORARY.fullmatch(entry.name):
+                    Path(entry.path).unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Make the root directory and prove that a file can be written there.
+
+        Raises:
+            CacheDirectoryError: it can't be made or written; said before any work.
+            CacheFullError: no space is left.
+        """
+        probe = f".{os.getpid()}-{next(_counter)}.probe"
+        self.write_bytes(probe, b"")
+        self.remove(probe)
+
+
+def _temporary_name(path: str) -> str:
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/.{name}.{os.getpid()}-{next(_counter)}.tmp"
+
+
+def _write_local(path: str, content: bytes) -> None:
+    temporary = _temporary_name(path)
+    Path(temporary).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "wb") as file:  # noqa: PTH123 (the same as Path.open, without building the Path)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
+        raise
+    _replace(temporary, path)
+
+
+def _replace(temporary: str, path: str) -> None:
+    """Rename, and flush the directory so that the new name survives a power loss."""
+    try:
+        os.replace(temporary, path)  # noqa: PTH105 (atomic on POSIX and Windows alike, with plain strings)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        directory = os.open(path.rpartition("/")[0], os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
