@@ -15,7 +15,7 @@ demo: $(INSTALLED) ## run the main job on real input, offline, and show what it 
 	@$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) ## run the tests
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: $(INSTALLED) ## check style, types and layers
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
-"""The record that travels between two steps: some rows, and where they came from."""
+"""What travels between two steps: batches of rows, and the record of where each came from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -25,33 +27,51 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """One output batch of a step: its rows, and all that a resume has to know of it.
-
-    A batch is a value: it's never changed after it was made. A recomputed batch is another `Batch` with the same
-    `seq_no` and a higher `revision`.
+class BatchRecord:
+    """A batch without its rows.
 
     Attributes:
-        step_name: the step that made it.
-        seq_no: its number among the step's batches, from 0 without gaps.
-        rows: the rows, in order.
+        seq_no: its number among the step's batches.
+        size: number of rows.
         last_batch: whether the step makes no further batch.
-        created_from: predecessor name -> what was taken from each of its batches, in order.
-        batch_routed_to: successors that a routing function chose; empty where all get it.
-        revision: 0 when first made; higher each time it was recomputed.
-        errors: index of a failed row in `rows` -> what went wrong.
+        created_from: predecessor -> what was taken of its batches, in order.
+        batch_routed_to: successors that get it; empty where all do.
+        revision: raised each time that the batch was computed anew with another result.
+        errors: index of a failed row -> what went wrong.
+        part: number of the part that holds it; 0 while it isn't committed.
+        row_offset: rows before it in that part.
+        schema: the batch's own schema, where it's narrower than its part's.
     """
 
-    step_name: str
     seq_no: int
-    rows: Rows
+    size: int
     last_batch: bool = False
-    created_from: dict[str, list[Source]] = field(default_factory=dict)
-    batch_routed_to: list[str] = field(default_factory=list)
+    created_from: dict[str, list[Source]] | None = None
+    batch_routed_to: tuple[str, ...] = ()
     revision: int = 0
-    errors: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, str] | None = None
+    part: int = 0
+    row_offset: int = 0
+    schema: pa.Schema | None = None
 
     @property
-    def size(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
+    def sources(self) -> dict[str, list[Source]]:
+        """`created_from`, empty for a generator's batch."""
+        return self.created_from or {}
+
+    @property
+    def failed_rows(self) -> int:
+        """How many of its rows failed."""
+        return len(self.errors or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One output batch of a step: its record and its rows as a table.
+
+    A batch is a value, never changed after it was made. A recomputed batch is another `Batch` with the same `seq_no`
+    and a higher `revision`.
+    """
+
+    record: BatchRecord
+    table: pa.Table

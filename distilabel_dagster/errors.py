@@ -36,7 +36,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def _rebuild(cls: type["DistilabelDagsterError"], message: str, data: dict[str, Any]) -> "DistilabelDagsterError":
+def _rebuild(
+    cls: type["DistilabelDagsterError"], message: str, data: dict[str, Any]
+) -> "DistilabelDagsterError":
     error = cls.__new__(cls)
     Exception.__init__(error, message)
     error.__dict__.update(data)
@@ -83,7 +85,9 @@ class StepColumnsError(PipelineDefinitionError):
     step: str
     columns: list[str]
 
-    def __init__(self, step: str, columns: list[str], available: Iterable[str], predecessors: list[str]) -> None:
+    def __init__(
+        self, step: str, columns: list[str], available: Iterable[str], predecessors: list[str]
+    ) -> None:
         available = sorted(available)
         hints = "".join(suggest(column, available) for column in columns)
         example = f'input_mappings={{"{columns[0]}": "<column>"}}'

@@ -18,7 +18,9 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
-_NOT_CODE = frozenset({"input_batch_size", "batch_size", "resources", "replicas", "use_cache", "max_concurrency"})
+_NOT_CODE = frozenset(
+    {"input_batch_size", "batch_size", "resources", "replicas", "use_cache", "max_concurrency"}
+)
 _CONSTANTS = (str, bytes, bool, int, float, complex, type(None))
 
 
@@ -41,7 +43,17 @@ def _cached_fingerprint(obj: Any) -> str:
 
 def _is_foreign(obj: Any) -> bool:
     root = str(getattr(obj, "__module__", "")).partition(".")[0]
-    return root in (_PACKAGE, "pydantic", "builtins", "abc", "typing", "typing_extensions", "collections", "enum", "")
+    return root in (
+        _PACKAGE,
+        "pydantic",
+        "builtins",
+        "abc",
+        "typing",
+        "typing_extensions",
+        "collections",
+        "enum",
+        "",
+    )
 
 
 @cache
@@ -90,7 +102,9 @@ def _iter_named(obj: Any, tree: ast.AST, seen: set[int]) -> Iterator[str]:
     scope: dict[str, Any] = dict(vars(sys.modules.get(str(obj.__module__)) or object))
     scope.update(_closure_of(function))
     for name, value in sorted(_iter_reads(tree, scope), key=lambda read: read[0]):
-        if isinstance(value, FunctionType | type) and (value.__module__ == obj.__module__ or _is_users(value.__module__)):
+        if isinstance(value, FunctionType | type) and (
+            value.__module__ == obj.__module__ or _is_users(value.__module__)
+        ):
             yield name
             yield from _iter_parts(value, seen)
         elif _is_constant(value):
@@ -101,7 +115,12 @@ def _closure_of(obj: Any) -> dict[str, Any]:
     """Variables of enclosing functions that `obj`, or a method of it, reads."""
     if isinstance(obj, type):
         members = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in vars(obj).values()]
-        return {name: value for m in members if isinstance(m, FunctionType) for name, value in _closure_of(m).items()}
+        return {
+            name: value
+            for m in members
+            if isinstance(m, FunctionType)
+            for name, value in _closure_of(m).items()
+        }
     if not isinstance(obj, FunctionType):
         return {}
     cells = zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=False)
@@ -149,7 +168,9 @@ def _canonical(node: Any) -> str:
         if name in ("ctx", "kind", "type_comment", "decorator_list") or value is None or value == []:
             continue
         if name == "body" and isinstance(value, list):
-            value = [item for item in value if not _is_ignored(item, value)]
+            kept = [item for item in value if not _is_ignored(item, value)]
+            written.append(f"{name}={_canonical(kept)}")
+            continue
         written.append(f"{name}={_canonical(value)}")
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         kept = [item for item in node.decorator_list if not _is_step_decorator(item)]
@@ -164,7 +185,11 @@ def _is_step_decorator(node: ast.AST) -> bool:
 
 
 def _is_ignored(item: ast.AST, body: list[Any]) -> bool:
-    if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
+    if (
+        isinstance(item, ast.Expr)
+        and isinstance(item.value, ast.Constant)
+        and isinstance(item.value.value, str)
+    ):
         return item is body[0] or len(body) > 1
     if isinstance(item, ast.AnnAssign):
         return getattr(item.target, "id", "") in _NOT_CODE
@@ -184,7 +209,9 @@ def _iter_compiled(obj: Any) -> Iterator[str]:
 
 
 def _compiled(code: CodeType) -> str:
-    constants = [_compiled(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts if c is not Ellipsis]
+    constants = [
+        _compiled(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts if c is not Ellipsis
+    ]
     return f"{code.co_code.hex()}|{','.join(code.co_names)}|{','.join(constants)}"
 
 

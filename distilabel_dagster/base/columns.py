@@ -12,7 +12,11 @@ StepColumns = list[str] | dict[str, bool]
 
 def required_columns(columns: StepColumns) -> list[str]:
     """Give the names that are required."""
-    return [name for name, required in columns.items() if required] if isinstance(columns, dict) else list(columns)
+    return (
+        [name for name, required in columns.items() if required]
+        if isinstance(columns, dict)
+        else list(columns)
+    )
 
 
 def all_columns(columns: StepColumns) -> list[str]:
@@ -86,7 +90,8 @@ def check_rows(value: Any, step: str, said: str) -> Rows:
     if not isinstance(value, list):
         hint = " Collect the rows in a list and yield that list once." if isinstance(value, dict) else ""
         raise StepOutputError(
-            f"Step `{step}` {said} a {type(value).__name__}, expected a list of rows (dicts).{hint}", step=step
+            f"Step `{step}` {said} a {type(value).__name__}, expected a list of rows (dicts).{hint}",
+            step=step,
         )
     for index, row in enumerate(value):
         if not isinstance(row, dict):
@@ -97,7 +102,8 @@ def check_rows(value: Any, step: str, said: str) -> Rows:
         if not all(isinstance(column, str) for column in row):
             odd = next(column for column in row if not isinstance(column, str))
             raise StepOutputError(
-                f"Step `{step}` {said} a row {index} with the column {odd!r}, which isn't a string.", step=step
+                f"Step `{step}` {said} a row {index} with the column {odd!r}, which isn't a string.",
+                step=step,
             )
     return value
 

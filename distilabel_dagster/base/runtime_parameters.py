@@ -4,7 +4,8 @@
 run config and the command line.
 """
 
-from typing import Annotated, Any, ClassVar, Optional, TypedDict, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -12,10 +13,10 @@ from pydantic.fields import FieldInfo
 from distilabel_dagster.base.serializable import SerializableModel
 from distilabel_dagster.errors import RuntimeParameterError, suggest
 
-_MARK = "distilabel_runtime_parameter"
+RUNTIME_PARAMETER_MARK = "distilabel_runtime_parameter"
 _T = TypeVar("_T")
 
-RuntimeParameter = Annotated[Union[_T, None], _MARK]  # noqa: UP007 (a generic alias over a TypeVar needs Union)
+RuntimeParameter = Annotated[Union[_T, None], RUNTIME_PARAMETER_MARK]  # noqa: UP007 (a generic alias over a TypeVar needs Union)
 """Annotation of a field that a run may set: `threshold: RuntimeParameter[float] = Field(default=None)`.
 
 With None as its default it must be set before a run; written `Optional[RuntimeParameter[float]]` it needn't.
@@ -33,11 +34,11 @@ class RuntimeParameterInfo(TypedDict, total=False):
 
 def _parameter_kind(info: FieldInfo) -> tuple[bool, bool]:
     """Tell whether a field is a runtime parameter, and whether it may stay None."""
-    if _MARK in info.metadata:
+    if RUNTIME_PARAMETER_MARK in info.metadata:
         return True, False
     if get_origin(info.annotation) in (Union, type(int | None)):
         for argument in get_args(info.annotation):
-            if _MARK in getattr(argument, "__metadata__", ()):
+            if RUNTIME_PARAMETER_MARK in getattr(argument, "__metadata__", ()):
                 return True, True
     return False, False
 
@@ -45,15 +46,15 @@ def _parameter_kind(info: FieldInfo) -> tuple[bool, bool]:
 class RuntimeParametersMixin(SerializableModel):
     """Base of what has runtime parameters, its own and those of the models in its fields."""
 
-    _optional_default: ClassVar[Optional[bool]] = None  # noqa: UP045 (pydantic reads ClassVar[...] best in this form)
-
     def iter_runtime_parameters(self) -> list[tuple[str, FieldInfo, bool]]:
         """Give name, field and whether it may stay unset, for each of this object's own runtime parameters."""
         found = []
         for name, info in type(self).model_fields.items():
             is_parameter, is_optional = _parameter_kind(info)
             if is_parameter:
-                has_default = not info.is_required() and info.get_default(call_default_factory=True) is not None
+                has_default = (
+                    not info.is_required() and info.get_default(call_default_factory=True) is not None
+                )
                 found.append((name, info, is_optional or has_default))
         return found
 
@@ -121,6 +122,26 @@ class RuntimeParametersMixin(SerializableModel):
                 raise RuntimeParameterError(
                     f"Runtime parameter `{where}.{name}` can't be {value!r}: {problem}."
                 ) from error
+
+    def get_parameter_values(self, names: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the present values of the parameters named in `names`, nested as there; unknown names are left out."""
+        nested = self.nested_parameters()
+        values: dict[str, Any] = {}
+        for name, inner in names.items():
+            if name in nested and isinstance(inner, Mapping):
+                values[name] = nested[name].get_parameter_values(inner)
+            elif name in type(self).model_fields:
+                values[name] = getattr(self, name)
+        return values
+
+    def restore_parameter_values(self, values: dict[str, Any]) -> None:
+        """Set what `get_parameter_values` gave."""
+        nested = self.nested_parameters()
+        for name, value in values.items():
+            if name in nested and isinstance(value, dict):
+                nested[name].restore_parameter_values(value)
+            else:
+                setattr(self, name, value)
 
     def _check_parameter_names(self, parameters: dict[str, Any], where: str) -> None:
         known = self.runtime_parameters_names

@@ -84,7 +84,11 @@ def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = (
         PipelineFileError: the mapping isn't one, or the module has nothing of that name.
         UntrustedClassError: nobody vouched for the module.
     """
-    if not (isinstance(info, Mapping) and isinstance(info.get("module"), str) and isinstance(info.get("name"), str)):
+    if not (
+        isinstance(info, Mapping)
+        and isinstance(info.get("module"), str)
+        and isinstance(info.get("name"), str)
+    ):
         raise PipelineFileError(
             f"{source}: expected a `type_info` with `module` and `name`, found {info!r}. The file is damaged or was "
             "not written by this package.",
@@ -94,7 +98,7 @@ def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = (
     roots = (PACKAGE, *trusted_modules)
     if any(module == root or module.startswith(f"{root}.") for root in roots):
         try:
-            found = importlib.import_module(module)
+            found: Any = importlib.import_module(module)
         except ImportError as error:
             raise PipelineFileError(
                 f"{source} names `{module}.{name}`, but the module `{module}` can't be imported: {error}.",
@@ -140,7 +144,8 @@ def load_object(data: Any, source: str, trusted_modules: Iterable[str] = ()) -> 
     except ValidationError as error:
         problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
         raise PipelineFileError(
-            f"{source}: `{info['module']}.{info['name']}` can't be made from its fields: {problems}.", source=source
+            f"{source}: `{info['module']}.{info['name']}` can't be made from its fields: {problems}.",
+            source=source,
         ) from error
 
 
@@ -160,35 +165,41 @@ def dump_value(value: Any, where: str) -> Any:
     Raises:
         SerializationError: the value isn't data; `where` is named in the message.
     """
-    if value is None or isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum):
-        return value
     if isinstance(value, SerializableModel):
         return value.dump()
-    if isinstance(value, BaseModel):
-        return dump_value(value.model_dump(), where)
-    if isinstance(value, enum.Enum):
-        return dump_value(value.value, where)
     if isinstance(value, Mapping):
         return {
             str(key): dump_value(item, f"{where}.{key}")
             for key, item in value.items()
-            if not (is_secret_name(str(key)) and isinstance(item, str | SecretStr)) and not isinstance(item, SecretStr)
+            if not (is_secret_name(str(key)) and isinstance(item, str)) and not isinstance(item, SecretStr)
         }
     if isinstance(value, list | tuple):
         return [dump_value(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, set | frozenset):
         return sorted(dump_value(item, where) for item in value)
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, type) and issubclass(value, BaseModel):
-        return value.model_json_schema()
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    plain = _as_plain(value)
+    if plain is not value:
+        return dump_value(plain, where)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     raise SerializationError(
         f"`{where}` is a {type(value).__name__}, which can't be written to pipeline.yaml. Use strings, numbers, "
         "lists, dicts, or a subclass of SerializableModel.",
         where=where,
     )
+
+
+def _as_plain(value: Any) -> Any:
+    """Give what stands for a value that isn't plain data itself; the value where nothing does."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return value.model_json_schema()
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class SerializableModel(BaseModel):

@@ -137,7 +137,11 @@ def _identity_value(value: Any, where: str) -> Any:
         return [_identity_value(item, f"{where}[]") for item in value]
     if isinstance(value, type):
         schema = value.model_json_schema() if issubclass(value, BaseModel) else None
-        return {"class": [module_name(value), value.__qualname__], "schema": schema, "code": fingerprint_code(value)}
+        return {
+            "class": [module_name(value), value.__qualname__],
+            "schema": schema,
+            "code": fingerprint_code(value),
+        }
     if callable(value) and hasattr(value, "__qualname__"):
         return {"function": [module_name(value), value.__qualname__], "code": fingerprint_code(value)}
     return value

@@ -106,6 +106,15 @@ class CacheFileSystem:
         except CacheDirectoryError as error:
             raise DamagedFileError(str(error), path=self.full_path(path)) from error
 
+    def open_input(self, path: str) -> Any:
+        """Open a file for reading at any position; a context manager.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with _explained("read", self.full_path(path)):
+            return open(self._path(path), "rb") if self.is_local else self._fs.open(self._path(path), "rb")  # noqa: PTH123
+
     def write_bytes(self, path: str, content: bytes) -> None:
         """Make `path` hold `content`, atomically and durably; directories above it are made.
 
@@ -166,7 +175,10 @@ class CacheFileSystem:
                     names = os.listdir(self._path(path))  # noqa: PTH208 (names only; Path objects cost on big caches)
                 else:
                     self._fs.invalidate_cache()
-                    names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in self._fs.ls(self._path(path))]
+                    names = [
+                        entry["name"].rstrip("/").rpartition("/")[2]
+                        for entry in self._fs.ls(self._path(path))
+                    ]
             except FileNotFoundError:
                 return []
         return sorted(name for name in names if name and not _TEMPORARY.fullmatch(name))
@@ -178,6 +190,11 @@ class CacheFileSystem:
                 Path(self._path(path)).unlink()
             else:
                 self._fs.rm_file(self._path(path))
+
+    def remove_all(self) -> None:
+        """Remove the root directory with all that's in it; nothing happens where there is none."""
+        with _explained("removed", self.url), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self.root, recursive=True)
 
     def set_aside(self, path: str, suffix: str) -> str:
         """Rename a file that can't be used so that it's kept and never read as data; give its new path."""

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Optional
 
 from pydantic import create_model
 
 from distilabel_dagster.base.columns import StepColumns
-from distilabel_dagster.base.runtime_parameters import RuntimeParameter
+from distilabel_dagster.base.runtime_parameters import RUNTIME_PARAMETER_MARK
 from distilabel_dagster.errors import PipelineDefinitionError
 from distilabel_dagster.steps.step import (
     BaseStep,
@@ -103,20 +103,24 @@ def step(
 
     def decorate(function: Callable[..., Any]) -> type[Any]:
         fields = _parameter_fields(function)
-        made: Any = create_model(
+        cls: Any = create_model(
             function.__name__,
             __base__=_BASES[step_type],
             __module__=function.__module__,
             __doc__=function.__doc__,
             **fields,
         )
-        made.__qualname__ = function.__qualname__
-        made.step_inputs = inputs or []
-        made.step_outputs = outputs or []
-        made.step_function = staticmethod(function)
-        made.parameter_names = tuple(fields)
-        cls: type[Any] = made
-        return cls
+        attributes = {
+            "__qualname__": function.__qualname__,
+            "step_inputs": inputs or [],
+            "step_outputs": outputs or [],
+            "step_function": staticmethod(function),
+            "parameter_names": tuple(fields),
+        }
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+        made: type[Any] = cls
+        return made
 
     return decorate
 
@@ -129,14 +133,18 @@ def _parameter_fields(function: Callable[..., Any]) -> dict[str, Any]:
     for parameter in parameters:
         if parameter in data:
             continue
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY) or parameter.name in Step.model_fields:
+        if (
+            parameter.kind in (parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY)
+            or parameter.name in Step.model_fields
+        ):
             raise PipelineDefinitionError(
                 f"`@step` on `{function.__name__}`: the parameter `{parameter.name}` can't become a runtime "
                 "parameter. Give it a name of its own that can be passed as a keyword."
             )
-        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        annotation: Any = Any if parameter.annotation is parameter.empty else parameter.annotation
         default = None if parameter.default is parameter.empty else parameter.default
-        marked = annotation if "distilabel_runtime_parameter" in str(annotation) else RuntimeParameter[annotation]
+        is_marked = RUNTIME_PARAMETER_MARK in str(annotation)
+        marked = annotation if is_marked else Annotated[Optional[annotation], RUNTIME_PARAMETER_MARK]  # noqa: UP045  (`|` isn't defined between all annotations)
         fields[parameter.name] = (marked, default)
     return fields
 

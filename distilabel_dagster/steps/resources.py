@@ -17,7 +17,9 @@ class StepResources(RuntimeParametersMixin):
         resources: names of other resources -> amount per replica.
     """
 
-    replicas: RuntimeParameter[PositiveInt] = Field(default=1, description="Worker processes that run the step.")
+    replicas: RuntimeParameter[PositiveInt] = Field(
+        default=1, description="Worker processes that run the step."
+    )
     cpus: RuntimeParameter[float] | None = Field(default=None, description="Processors per replica.")
     gpus: RuntimeParameter[float] | None = Field(default=None, description="GPUs per replica.")
     memory: RuntimeParameter[int] | None = Field(default=None, description="Bytes of memory per replica.")

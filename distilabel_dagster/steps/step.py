@@ -50,7 +50,9 @@ def check_step_name(name: str) -> None:
             name=name,
         )
     if name in _RESERVED_NAMES:
-        raise StepNameError(f"A step can't be called `{name}`: the pipeline's result is. Choose another name.", name=name)
+        raise StepNameError(
+            f"A step can't be called `{name}`: the pipeline's result is. Choose another name.", name=name
+        )
 
 
 def _snake_case(name: str) -> str:
@@ -102,8 +104,8 @@ class BaseStep(RuntimeParametersMixin):
             registry.connect(self, each)
 
     def __rshift__(self, other: _Target) -> _Target:
-        self._registry().connect(self, other)
-        return other
+        target: _Target = self._registry().connect(self, other)
+        return target
 
     def __rrshift__(self, other: Any) -> "BaseStep":
         self._registry().connect(other, self)

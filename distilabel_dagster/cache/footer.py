@@ -1,0 +1,122 @@
+"""The footer of a part: what the cache says of each batch in it, as JSON in the Parquet metadata."""
+
+import json
+from dataclasses import replace
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+from distilabel_dagster.batch import BatchRecord, Source
+
+FOOTER_KEY = b"distilabel_dagster"
+FOOTER_FORMAT = 1
+
+
+class BatchEntry(TypedDict, total=False):
+    """One batch in a part's footer; fields with their default are left out."""
+
+    seq_no: int
+    size: int
+    last_batch: bool
+    created_from: dict[str, list[list[int]]]
+    batch_routed_to: list[str]
+    revision: int
+    errors: dict[str, str]
+    schema: int
+
+
+class Footer(TypedDict):
+    """The footer of a part: which step's, which batches it holds in order, and schemas that some had by themselves."""
+
+    format: int
+    step_name: str
+    signature: str
+    batches: list[BatchEntry]
+    schemas: list[str]
+
+
+def encode_footer(step_name: str, signature: str, records: list[BatchRecord]) -> bytes:
+    """Write the footer of the part that holds `records`, in order."""
+    schemas: list[pa.Schema] = []
+    entries = []
+    for record in records:
+        entry = _encode_entry(record)
+        if record.schema is not None:
+            known = next((i for i, schema in enumerate(schemas) if schema.equals(record.schema)), None)
+            if known is None:
+                known = len(schemas)
+                schemas.append(record.schema)
+            entry["schema"] = known
+        entries.append(entry)
+    footer: Footer = {
+        "format": FOOTER_FORMAT,
+        "step_name": step_name,
+        "signature": signature,
+        "batches": entries,
+        "schemas": [schema.serialize().to_pybytes().hex() for schema in schemas],
+    }
+    return json.dumps(footer, separators=(",", ":")).encode()
+
+
+def _encode_entry(record: BatchRecord) -> BatchEntry:
+    entry: BatchEntry = {"seq_no": record.seq_no, "size": record.size}
+    if record.last_batch:
+        entry["last_batch"] = True
+    if record.created_from:
+        entry["created_from"] = {
+            name: [[s.seq_no, s.size, s.rows_used, s.revision] for s in sources]
+            for name, sources in record.created_from.items()
+        }
+    if record.batch_routed_to:
+        entry["batch_routed_to"] = list(record.batch_routed_to)
+    if record.revision:
+        entry["revision"] = record.revision
+    if record.errors:
+        entry["errors"] = {str(index): message for index, message in record.errors.items()}
+    return entry
+
+
+def decode_footer(content: bytes, step_name: str, signature: str, part: int) -> list[BatchRecord]:
+    """Read the records of a part's footer.
+
+    Raises:
+        ValueError: it's no footer of that step, in a form that this version knows; the message says what's wrong.
+    """
+    footer: Any = json.loads(content)
+    if not isinstance(footer, dict) or footer.get("format") != FOOTER_FORMAT:
+        found = footer.get("format") if isinstance(footer, dict) else footer
+        raise ValueError(f"its footer has the format {found!r}, expected {FOOTER_FORMAT}")
+    if (footer.get("step_name"), footer.get("signature")) != (step_name, signature):
+        raise ValueError(
+            f"it belongs to step {footer.get('step_name')!r} with signature {footer.get('signature')!r}"
+        )
+    try:
+        schemas = [pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(schema))) for schema in footer["schemas"]]
+        records, row_offset = [], 0
+        for entry in footer["batches"]:
+            record = _decode_entry(entry, schemas)
+            records.append(replace(record, part=part, row_offset=row_offset))
+            row_offset += record.size
+    except (KeyError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
+        raise ValueError(f"its footer is damaged ({type(error).__name__}: {error})") from error
+    return records
+
+
+def _decode_entry(entry: Any, schemas: list[pa.Schema]) -> BatchRecord:
+    created_from = {
+        str(name): [Source(*(int(number) for number in source)) for source in sources]
+        for name, sources in entry.get("created_from", {}).items()
+    }
+    seq_no, size = int(entry["seq_no"]), int(entry["size"])
+    if seq_no < 0 or size < 0:
+        raise ValueError("its footer counts below zero")
+    return BatchRecord(
+        seq_no=seq_no,
+        size=size,
+        last_batch=bool(entry.get("last_batch", False)),
+        created_from=created_from or None,
+        batch_routed_to=tuple(str(name) for name in entry.get("batch_routed_to", ())),
+        revision=int(entry.get("revision", 0)),
+        errors={int(index): str(message) for index, message in entry.get("errors", {}).items()} or None,
+        schema=schemas[entry["schema"]] if "schema" in entry else None,
+    )

@@ -1,0 +1,135 @@
+"""One pipeline's place in the cache: its directory, and the stores of its steps."""
+
+import json
+from typing import Any, Final, TypedDict
+
+import yaml
+
+from distilabel_dagster.cache import layout
+from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.step_store import StepStore, count_failed_rows, describe_schema
+from distilabel_dagster.errors import CacheError, DamagedFileError, IncompleteRunError
+
+_MARKER_FORMAT: Final = 1
+
+
+class CompleteMarker(TypedDict):
+    """Content of a step's `complete.json`."""
+
+    format: int
+    step_name: str
+    signature: str
+    rows: int
+    batches: int
+    schema: dict[str, str]
+    failed_rows: int
+
+
+class PipelineCache:
+    """The files of one pipeline under one signature.
+
+    Args:
+        fs: the cache's files.
+        signature: the pipeline's signature, its directory's name.
+        step_signatures: step -> its signature.
+        leaf_steps: the steps whose parts `data/` shows.
+    """
+
+    def __init__(
+        self, fs: CacheFileSystem, signature: str, step_signatures: dict[str, str], leaf_steps: list[str]
+    ) -> None:
+        self.fs = fs
+        self.signature = signature
+        self.step_signatures = step_signatures
+        self.leaf_steps = leaf_steps
+        self.stores = {
+            name: StepStore(fs, name, each, leaf_of=signature if name in leaf_steps else None)
+            for name, each in step_signatures.items()
+        }
+
+    @property
+    def data_url(self) -> str:
+        """Path or URL of the directory that `create_distiset` reads."""
+        return self.fs.full_path(layout.data_dir(self.signature))
+
+    def write_pipeline_file(self, content: dict[str, Any]) -> None:
+        """Freeze the pipeline as `pipeline.yaml`, unless it's there already with the same content."""
+        text = yaml.safe_dump(content, default_flow_style=False, sort_keys=False, allow_unicode=True).encode()
+        path = layout.pipeline_file(self.signature)
+        try:
+            if self.fs.read_bytes(path) == text:
+                return
+        except (FileNotFoundError, CacheError):
+            pass
+        self.fs.write_bytes(path, text)
+
+    def seal_step(self, name: str) -> CompleteMarker:
+        """Finish a step whose last batch is committed: one schema in all parts, and `complete.json`.
+
+        Safe to repeat; nothing is written where everything is there.
+
+        Raises:
+            IncompleteRunError: the last batch isn't committed.
+        """
+        store = self.stores[name]
+        if not store.is_complete:
+            store.open()
+        if not store.is_complete:
+            raise IncompleteRunError(
+                f"Step `{name}` can't be sealed: {len(store.records)} batches are committed, the last of all isn't "
+                "among them. Run the pipeline to its end first."
+            )
+        store.unite_parts()
+        store.show_all()
+        marker = self._describe(store)
+        path = f"{store.path}/{layout.COMPLETE_FILE}"
+        if self.read_marker(name) != marker:
+            self.fs.write_bytes(path, json.dumps(marker, indent=2).encode())
+        return marker
+
+    @staticmethod
+    def _describe(store: StepStore) -> CompleteMarker:
+        return {
+            "format": _MARKER_FORMAT,
+            "step_name": store.step_name,
+            "signature": store.signature,
+            "rows": sum(record.size for record in store.records),
+            "batches": len(store.records),
+            "schema": describe_schema(store.schema),
+            "failed_rows": count_failed_rows(store.records),
+        }
+
+    def read_marker(self, name: str) -> CompleteMarker | None:
+        """Read a step's `complete.json`; None if there's none, or none that can be read."""
+        try:
+            marker = json.loads(self.fs.read_bytes(f"{self.stores[name].path}/{layout.COMPLETE_FILE}"))
+        except (FileNotFoundError, ValueError, CacheError):
+            return None
+        if not isinstance(marker, dict) or marker.get("format") != _MARKER_FORMAT:
+            return None
+        known: CompleteMarker = marker  # type: ignore[assignment]  # the format number says it's this
+        return known
+
+
+def read_pipeline_file(fs: CacheFileSystem, signature: str) -> dict[str, Any]:
+    """Read the frozen pipeline of a signature as data.
+
+    Raises:
+        FileNotFoundError: the cache has no such pipeline.
+        DamagedFileError: the file is no mapping in YAML.
+    """
+    path = layout.pipeline_file(signature)
+    try:
+        content = yaml.safe_load(fs.read_bytes(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedFileError(
+            f"{fs.full_path(path)} is no YAML: {error}. It's written again by the next run of its pipeline.",
+            path=fs.full_path(path),
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("pipeline"), dict):
+        raise DamagedFileError(
+            f"{fs.full_path(path)} holds no pipeline: expected a mapping with `pipeline`. It's written again by the "
+            "next run of its pipeline.",
+            path=fs.full_path(path),
+        )
+    return content

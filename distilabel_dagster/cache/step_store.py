@@ -1,0 +1,292 @@
+"""A step's committed outputs: `steps_data/<step>_<signature>/`, parts of consecutive batches.
+
+What is committed is always a prefix of the step's batches, and the parts alone say what it is.
+"""
+
+import io
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distilabel_dagster.batch import Batch, BatchRecord
+from distilabel_dagster.cache import layout
+from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.footer import FOOTER_KEY, decode_footer, encode_footer
+from distilabel_dagster.cache.tables import EMPTY_TABLE, narrow_table, unite_schemas, widen_table
+from distilabel_dagster.errors import CacheError, DamagedFileError
+
+_logger = logging.getLogger("distilabel_dagster.cache")
+_OPEN_PARTS: Final = 2
+_PART_BYTES: Final = 64 * 1024 * 1024
+_DAMAGED: Final = (OSError, ValueError, pa.ArrowException)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    records: list[BatchRecord]
+    schema: pa.Schema
+    footer: bytes
+
+
+class StepStore:
+    """The committed batches of one step under one signature.
+
+    `records` are the committed batches in order; `has_lost_parts` tells that a part was set aside, now or before.
+
+    One process writes at a time (a lease above sees to that); others may read. Each call that writes is atomic and
+    durable: after a crash the batches are those before or those after it.
+
+    Args:
+        fs: the cache's files.
+        step_name: the step.
+        signature: its signature.
+        leaf_of: signature of the pipeline whose `data/<step>/` shows the parts, where the step is a leaf.
+    """
+
+    def __init__(
+        self, fs: CacheFileSystem, step_name: str, signature: str, leaf_of: str | None = None
+    ) -> None:
+        self.fs = fs
+        self.step_name = step_name
+        self.signature = signature
+        self.path = layout.step_dir(step_name, signature)
+        self._shown_in = layout.leaf_dir(leaf_of, step_name) if leaf_of else None
+        self._parts: dict[int, _Part] = {}
+        self.records: list[BatchRecord] = []
+        self.has_lost_parts = False
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._tables_lock = threading.Lock()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last batch is committed."""
+        return bool(self.records) and self.records[-1].last_batch
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The union of the schemas of all committed batches."""
+        return unite_schemas([part.schema for part in self._parts.values()], self.step_name)
+
+    def part_file(self, number: int) -> str:
+        """Path of a part, relative to the cache's root."""
+        return f"{self.path}/{layout.part_name(number)}"
+
+    def open(self, *, for_writing: bool = False) -> None:
+        """Read the footers of all parts; only rows of batches that follow on each other count.
+
+        Args:
+            for_writing: set parts that can't be used aside (renamed, with a warning that names them), so that their
+                batches are computed again. Without it they're left where they are.
+        """
+        self._forget()
+        names = self.fs.list_names(self.path)
+        self.has_lost_parts = any(layout.SET_ASIDE_SUFFIX in name for name in names)
+        numbers = sorted(number for name in names if (number := layout.part_number(name)) is not None)
+        if for_writing:
+            self.fs.remove_temporary_files(self.path)
+        for number in numbers:
+            problem = self._open_part(number)
+            if problem and for_writing:
+                self.has_lost_parts = True
+                self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+                kept = self.fs.set_aside(self.part_file(number), layout.SET_ASIDE_SUFFIX)
+                _logger.warning(
+                    "%s can't be used: %s. It was set aside as %s; its batches are computed again.",
+                    self.fs.full_path(self.part_file(number)),
+                    problem,
+                    self.fs.full_path(kept),
+                )
+            elif problem:
+                _logger.warning("%s is not read: %s.", self.fs.full_path(self.part_file(number)), problem)
+
+    def _open_part(self, number: int) -> str | None:
+        """Take a part in; give what's wrong with it, if anything is."""
+        if number != len(self._parts) + 1:
+            return f"part {len(self._parts) + 1} before it is missing"
+        try:
+            with self.fs.open_input(self.part_file(number)) as file:
+                metadata = pq.read_metadata(file)
+            content = (metadata.metadata or {}).get(FOOTER_KEY)
+            if content is None:
+                return "it wasn't written by this package"
+            records = decode_footer(content, self.step_name, self.signature, number)
+            schema = metadata.schema.to_arrow_schema().remove_metadata()
+        except _DAMAGED as error:
+            return str(error) or type(error).__name__
+        expected = len(self.records)
+        if [record.seq_no for record in records] != list(range(expected, expected + len(records))):
+            return f"it should begin with batch {expected}"
+        if schema.names and sum(record.size for record in records) != metadata.num_rows:
+            return "its footer counts other rows than it holds"
+        if self.is_complete:
+            return "the step's last batch stands before it"
+        self._parts[number] = _Part(records, schema, content)
+        self.records += records
+        return None
+
+    def append(self, batches: list[Batch]) -> None:
+        """Commit batches that follow on those committed; a very large list becomes several parts.
+
+        Raises:
+            CacheFullError: what was committed before stays, and so do the parts of this call that were written.
+            ColumnTypeError: a column's types can't be united with those of earlier batches.
+        """
+        group: list[Batch] = []
+        size = 0
+        for batch in batches:
+            if group and size + batch.table.nbytes > _PART_BYTES:
+                self._write_part(len(self._parts) + 1, group)
+                group, size = [], 0
+            group.append(batch)
+            size += batch.table.nbytes
+        if group:
+            self._write_part(len(self._parts) + 1, group)
+
+    def _write_part(self, number: int, batches: list[Batch]) -> None:
+        before = [part.schema for each, part in self._parts.items() if each != number]
+        schema = unite_schemas([*before, *(batch.table.schema for batch in batches)], self.step_name)
+        self._write(number, [batch.record for batch in batches], [batch.table for batch in batches], schema)
+
+    def _write(
+        self, number: int, records: list[BatchRecord], tables: list[pa.Table], schema: pa.Schema
+    ) -> None:
+        placed, row_offset = [], 0
+        for record, table in zip(records, tables, strict=True):
+            own = None if table.schema.equals(schema) else table.schema
+            placed.append(replace(record, part=number, row_offset=row_offset, schema=own))
+            row_offset += record.size
+        footer = encode_footer(self.step_name, self.signature, placed)
+        whole = pa.concat_tables([widen_table(table, schema, self.step_name) for table in tables])
+        whole = whole.replace_schema_metadata({FOOTER_KEY: footer})
+        sink = io.BytesIO()
+        pq.write_table(whole, sink, compression="zstd")
+        self.fs.write_bytes(self.part_file(number), sink.getvalue())
+        with self._tables_lock:
+            self._tables.pop(number, None)
+        self._parts[number] = _Part(placed, schema, footer)
+        first = placed[0].seq_no
+        self.records[first : first + len(placed)] = placed
+        self.show(number)
+
+    def replace(self, batch: Batch) -> None:
+        """Commit another version of a committed batch: its part is written anew, in one step."""
+        number = self.records[batch.record.seq_no].part
+        records = [
+            batch.record if r.seq_no == batch.record.seq_no else r for r in self._parts[number].records
+        ]
+        tables = [batch.table if r is batch.record else self.read(r.seq_no) for r in records]
+        versions = [Batch(record, table) for record, table in zip(records, tables, strict=True)]
+        self._write_part(number, versions)
+
+    def read(self, seq_no: int) -> pa.Table:
+        """Read the rows of a committed batch, with the columns that it was committed with.
+
+        Raises:
+            DamagedFileError: the part is gone or can't be read.
+        """
+        record = self.records[seq_no]
+        table = self._read_part(record.part).slice(record.row_offset, record.size)
+        return table if record.schema is None else narrow_table(table, record.schema)
+
+    def _read_part(self, number: int) -> pa.Table:
+        with self._tables_lock:
+            table = self._tables.get(number)
+        if table is None:
+            path = self.part_file(number)
+            try:
+                with self.fs.open_input(path) as file, pq.ParquetFile(file) as parquet:
+                    table = parquet.read()
+                if (table.schema.metadata or {}).get(FOOTER_KEY) != self._parts[number].footer:
+                    raise ValueError("another run has written it anew meanwhile")
+                table = table.replace_schema_metadata(None)
+            except CacheError:
+                raise
+            except _DAMAGED as error:
+                raise DamagedFileError(
+                    f"{self.fs.full_path(path)} can't be read ({error}). Run the pipeline again: the file is set "
+                    "aside then, and its batches are computed again.",
+                    path=self.fs.full_path(path),
+                ) from error
+            with self._tables_lock:
+                self._tables[number] = table
+                while len(self._tables) > _OPEN_PARTS:
+                    self._tables.popitem(last=False)
+        return table
+
+    def read_all(self) -> pa.Table:
+        """Read all committed rows in order, in the united schema."""
+        schema = self.schema
+        tables = [widen_table(self._read_part(number), schema, self.step_name) for number in self._parts]
+        return pa.concat_tables(tables) if tables else EMPTY_TABLE
+
+    def show(self, number: int) -> None:
+        """Make a part appear in the pipeline's `data/<step>/`, where the step is a leaf."""
+        if self._shown_in is not None:
+            self.fs.link(self.part_file(number), f"{self._shown_in}/{layout.part_name(number)}")
+
+    def show_all(self) -> None:
+        """Bring `data/<step>/` in line with the committed parts, where the step is a leaf; safe to repeat."""
+        if self._shown_in is None:
+            return
+        for number in self._parts:
+            shown = f"{self._shown_in}/{layout.part_name(number)}"
+            if not self.fs.is_same_file(self.part_file(number), shown):
+                self.show(number)
+        for name in self.fs.list_names(self._shown_in):
+            number_shown = layout.part_number(name)
+            if number_shown is not None and number_shown not in self._parts:
+                self.fs.remove(f"{self._shown_in}/{name}")
+
+    def reset(self) -> None:
+        """Forget all committed batches, last part first, so that a crash half-way leaves a prefix."""
+        self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+        for number in sorted(self._parts, reverse=True):
+            self.fs.remove(self.part_file(number))
+            if self._shown_in is not None:
+                self.fs.remove(f"{self._shown_in}/{layout.part_name(number)}")
+        self._forget()
+
+    def _forget(self) -> None:
+        self._parts, self.records = {}, []
+        with self._tables_lock:
+            self._tables.clear()
+
+    def truncate(self, count: int) -> None:
+        """Forget all but the first `count` committed batches, the last part first."""
+        self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+        for number in sorted(self._parts, reverse=True):
+            kept = [record for record in self._parts[number].records if record.seq_no < count]
+            if len(kept) == len(self._parts[number].records):
+                break
+            del self.records[max(count, self._parts[number].records[0].seq_no) :]
+            if kept:
+                self._write(
+                    number, kept, [self.read(record.seq_no) for record in kept], self._parts[number].schema
+                )
+            else:
+                self.fs.remove(self.part_file(number))
+                del self._parts[number]
+
+    def unite_parts(self) -> None:
+        """Give all parts the one schema of the step, for readers that look at files one by one; safe to repeat."""
+        schema = self.schema
+        for number, part in list(self._parts.items()):
+            if not part.schema.equals(schema):
+                tables = [self.read(record.seq_no) for record in part.records]
+                self._write(number, part.records, tables, schema)
+
+
+def describe_schema(schema: pa.Schema) -> dict[str, Any]:
+    """Give a schema as column name -> type, for markers and metadata."""
+    return {field.name: str(field.type) for field in schema}
+
+
+def count_failed_rows(records: Iterable[BatchRecord]) -> int:
+    """Count the rows that failed."""
+    return sum(record.failed_rows for record in records)

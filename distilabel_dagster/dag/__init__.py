@@ -1,0 +1,1 @@
+"""The graph of a pipeline: structure, validation, routing, stages, signatures."""

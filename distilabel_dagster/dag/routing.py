@@ -1,0 +1,192 @@
+"""Routing batch functions: which successors of a step get a batch."""
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from distilabel_dagster.base.code_fingerprint import fingerprint_code
+from distilabel_dagster.base.serializable import module_name, resolve_attribute
+from distilabel_dagster.errors import PipelineFileError, RoutingError, UntrustedClassError, suggest
+
+_FACTORIES: Final[dict[tuple[str, str], None]] = {}
+
+
+class RoutingBatchFunction:
+    """A function that chooses, for each batch, which of a step's successors get it.
+
+    Made by `@routing_batch_function()` or by a factory such as `sample_n_steps`; used as
+    `step >> function >> [a, b, c]`. Choices are recorded with each batch, and taken from the record on resume, so
+    a function may be random or keep state.
+
+    Attributes:
+        description: what it does, for people.
+        kwargs: arguments of the factory that made it; None where it stands at the top of its module.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., list[str]],
+        description: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.function = function
+        self.description = description
+        self.kwargs = kwargs
+        self.source: Any = None
+        self._takes_seq_no = len(inspect.signature(function).parameters) > 1
+        self._calls = 0
+
+    def bind(self, step: Any) -> "RoutingBatchFunction":
+        """Give a routing function of the same kind that stands behind `step` and keeps its own count."""
+        bound = RoutingBatchFunction(self.function, self.description, self.kwargs)
+        bound.source = step
+        return bound
+
+    def choose(self, step: str, targets: list[str], seq_no: int) -> list[str]:
+        """Choose the successors that get batch `seq_no` of `step`, in the order of `targets`.
+
+        Where earlier batches were routed in another process, the function is called for them first, so that one
+        that keeps state goes on from where it was.
+
+        Raises:
+            RoutingError: the function chose nothing, or something that's no successor.
+        """
+        while self._calls < seq_no:
+            self._call(targets, self._calls)
+        chosen = self._call(targets, seq_no)
+        if not isinstance(chosen, list | tuple | set) or not chosen:
+            raise RoutingError(
+                f"The routing function of step `{step}` chose {chosen!r} for batch {seq_no}; expected a list with at "
+                f"least one of {targets}, since a batch that goes nowhere would be lost."
+            )
+        unknown = [name for name in chosen if name not in targets]
+        if unknown:
+            raise RoutingError(
+                f"The routing function of step `{step}` chose `{unknown[0]}` for batch {seq_no}, which doesn't follow "
+                f"it. Choose among {targets}.{suggest(str(unknown[0]), targets)}"
+            )
+        return [name for name in targets if name in chosen]
+
+    def _call(self, targets: list[str], seq_no: int) -> list[str]:
+        self._calls = max(self._calls, seq_no + 1)
+        return self.function(list(targets), seq_no) if self._takes_seq_no else self.function(list(targets))
+
+    def __call__(self, steps: list[str]) -> list[str]:
+        """Call the bare function."""
+        return self.function(steps, 0) if self._takes_seq_no else self.function(steps)
+
+    def __rshift__(self, other: Any) -> Any:
+        if self.source is None:
+            raise RoutingError(
+                "A routing function stands between steps: write `step >> function >> [a, b]`, with the step first."
+            )
+        self.source.pipeline.connect(self, other)
+        return other
+
+    def __rrshift__(self, other: Any) -> Any:
+        raise RoutingError(
+            f"A routing function follows one step, not {type(other).__name__} of them: write `step >> function >> [a, b]`."
+        )
+
+    def describe_identity(self) -> dict[str, Any]:
+        """Give what can change its choices: which function, its code, its factory's arguments."""
+        return {
+            "function": [module_name(self.function), self.function.__qualname__],
+            "code": fingerprint_code(self.function),
+            "kwargs": self.kwargs,
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """Give description and `type_info` as in pipeline.yaml; a factory's arguments stand in `kwargs`."""
+        name = self.function.__qualname__.partition(".<locals>")[0]
+        info: dict[str, Any] = {"module": module_name(self.function), "name": name}
+        if self.kwargs is not None:
+            info["kwargs"] = self.kwargs
+        return {"description": self.description, "type_info": info}
+
+
+def routing_batch_function(
+    description: str | None = None,
+) -> Callable[[Callable[..., list[str]]], RoutingBatchFunction]:
+    """Make a routing function of one that takes the names of the successors and returns those that get the batch.
+
+    A second parameter, if it has one, gets the batch's number; with that alone a choice can be random and yet equal
+    in each run. Define it at the top of a module, or inside a factory whose arguments are plain data, so that it can
+    be written to pipeline.yaml.
+
+    Args:
+        description: what it does, for people.
+
+    Examples:
+        >>> @routing_batch_function()
+        ... def in_turn(steps: list[str], seq_no: int) -> list[str]:
+        ...     return [steps[seq_no % len(steps)]]
+        >>> in_turn.choose("load", ["a", "b"], seq_no=3)
+        ['b']
+    """
+    frame = inspect.currentframe()
+    caller = frame.f_back if frame else None
+
+    def decorate(function: Callable[..., list[str]]) -> RoutingBatchFunction:
+        kwargs = None
+        if "<locals>" in function.__qualname__ and caller is not None:
+            values = inspect.getargvalues(caller)
+            kwargs = {name: values.locals[name] for name in values.args}
+            _FACTORIES[module_name(function), function.__qualname__.partition(".<locals>")[0]] = None
+        return RoutingBatchFunction(function, description, kwargs)
+
+    return decorate
+
+
+def sample_n_steps(n: int) -> RoutingBatchFunction:
+    """Make a routing function that sends each batch to `n` successors drawn at random.
+
+    The draw depends on the batch's number alone, so that two runs route alike.
+
+    Raises:
+        RoutingError: `n` is below 1.
+    """
+    if n < 1:
+        raise RoutingError(f"`sample_n_steps(n={n})` would send batches nowhere. Give 1 or more.")
+
+    @routing_batch_function(description=f"Sample {n} steps from the list of steps.")
+    def sample(steps: list[str], seq_no: int) -> list[str]:
+        if n > len(steps):
+            raise RoutingError(
+                f"`sample_n_steps(n={n})` has only {len(steps)} successors to draw from: {steps}. Lower `n`."
+            )
+        return random.Random(f"sample_n_steps:{n}:{seq_no}").sample(steps, n)
+
+    return sample
+
+
+def load_routing_batch_function(
+    data: Mapping[str, Any], source: str, trusted_modules: Iterable[str] = ()
+) -> RoutingBatchFunction:
+    """Make the routing function that `dump` gave `data` of.
+
+    Raises:
+        PipelineFileError: it can't be made again.
+        UntrustedClassError: what's named is neither a routing function nor a factory of one.
+    """
+    info = data.get("type_info") or {}
+    found = resolve_attribute(info, source, trusted_modules)
+    if isinstance(found, RoutingBatchFunction):
+        return found
+    kwargs = info.get("kwargs")
+    is_ours = found is sample_n_steps or (info["module"], info["name"]) in _FACTORIES
+    is_trusted = any(
+        info["module"] == each or info["module"].startswith(f"{each}.") for each in trusted_modules
+    )
+    if not (is_ours or is_trusted) or not callable(found) or not isinstance(kwargs, Mapping):
+        raise UntrustedClassError(source, info["module"], info["name"])
+    try:
+        made = found(**kwargs)
+    except TypeError as error:
+        raise PipelineFileError(
+            f"{source}: `{info['name']}` can't be called with {kwargs}: {error}.", source=source
+        ) from error
+    if not isinstance(made, RoutingBatchFunction):
+        raise UntrustedClassError(source, info["module"], info["name"])
+    return made

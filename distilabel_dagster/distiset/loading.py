@@ -1,0 +1,276 @@
+"""From the Parquet parts that a pipeline leaves to datasets in memory, without a second copy on disk."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distilabel_dagster.cache import layout
+from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.tables import unite_schemas, widen_table
+from distilabel_dagster.distiset.distiset import Distiset, locate_file
+from distilabel_dagster.errors import CacheDirectoryError, ColumnTypeError, DamagedFileError, DistisetError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+METADATA_COLUMN: Final = "distilabel_metadata"
+_FEATURES_KEY: Final = b"huggingface"
+_READERS: Final = 8
+
+_logger = logging.getLogger(__name__)
+
+
+def create_distiset(
+    data_dir: str | Path,
+    pipeline_path: str | Path | None = None,
+    log_filename_path: str | Path | None = None,
+    enable_metadata: bool = False,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Distiset:
+    """Read what a pipeline has committed of its leaf steps.
+
+    Each directory of `data_dir` becomes a config of that name, with its rows, in the order of the parts, as split
+    `train`. Columns are in the order in which they first appear; a column that only some parts have is null in the
+    rows of the others. A part is read whole into memory; nothing is written. Of a pipeline that hasn't ended the
+    rows committed so far are given.
+
+    Args:
+        data_dir: the `data` directory of a pipeline in the cache, or the pipeline's directory above it: a local path
+            (`~` is expanded) or an fsspec URL.
+        pipeline_path: the pipeline's file; by default the `pipeline.yaml` beside `data`, where there is one.
+        log_filename_path: the pipeline's log; by default the `pipeline.log` beside `data`, where there is one.
+        enable_metadata: keep the column `distilabel_metadata` (raw inputs and outputs, token counts). False by
+            default, as in distilabel, although a Pipeline hands on its own setting, which is True by default.
+        storage_options: passed to fsspec, such as credentials or an endpoint.
+
+    Raises:
+        DistisetError: there is no such directory, it holds no leaf step's rows, a part is missing between others, or
+            a file named by `pipeline_path` or `log_filename_path` isn't there.
+        DamagedFileError: a part can't be read as Parquet. None is ever skipped.
+        ColumnTypeError: the parts hold a column in types that have no common one.
+
+    Example:
+        >>> distiset = create_distiset("~/my_cache_dir/73ca3f6b7a613fb9694db7631cc038d379f1f533/data")
+        >>> distiset["generate_response"]["train"].num_rows
+        80
+    """
+    from datasets import DatasetDict
+
+    fs = CacheFileSystem(data_dir, storage_options)
+    prefix, beside = _find_data(fs)
+    leaves = {
+        leaf: DatasetDict({"train": load_dataset(fs, directory, leaf, enable_metadata)})
+        for leaf, directory in _find_leaves(fs, prefix)
+    }
+    return Distiset(
+        leaves,
+        pipeline_path=_given_or_beside(pipeline_path, beside, layout.PIPELINE_FILE, storage_options),
+        log_filename_path=_given_or_beside(log_filename_path, beside, layout.LOG_FILE, storage_options),
+        storage_options=storage_options,
+    )
+
+
+def load_dataset(fs: CacheFileSystem, directory: str, step: str, enable_metadata: bool = True) -> "Dataset":
+    """Read the parts in a directory, in the order of their numbers, as one dataset with split `train`.
+
+    Args:
+        fs: where the directory is.
+        directory: relative path of a leaf step's directory, or of a step's in `steps_data`.
+        step: the step's name, for messages.
+        enable_metadata: False leaves out the column `distilabel_metadata`.
+
+    Raises:
+        DistisetError: a part is missing.
+        DamagedFileError: a part can't be read as Parquet.
+        ColumnTypeError: a column has no type that holds it whole, or none that `datasets` knows.
+    """
+    from datasets import Dataset, Split
+    from datasets.table import InMemoryTable
+
+    paths = [f"{directory}/{name}" for name in _part_names(fs, directory)]
+    with ThreadPoolExecutor(_READERS) as readers:
+        parts = list(readers.map(lambda path: _read_part(fs, path, enable_metadata), paths))
+    # Left to itself, `datasets` makes the fingerprint by pickling all rows, which takes longer than to read them.
+    fingerprint = hashlib.blake2b(b"".join(digest for digest, _ in parts), digest_size=8).hexdigest()
+    table = _concatenate([table for _, table in parts], step)
+    try:
+        return Dataset(InMemoryTable(table), split=Split.TRAIN, fingerprint=fingerprint)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise _foreign_type_error(table.schema, step, error) from error
+
+
+def _find_data(fs: CacheFileSystem) -> tuple[str, str | None]:
+    """Where the leaves are, as a prefix of paths, and the directory with the pipeline's file, if known."""
+    if not fs.exists(""):
+        raise DistisetError(
+            f"{fs.url} doesn't exist, so no Distiset can be made of it. Give the `data` directory of a pipeline in the "
+            "cache, or the pipeline's directory above it; `distilabel-dagster cache list` shows them."
+        )
+    names = fs.list_names("")
+    has_data = layout.DATA_DIR in names and not any(
+        layout.part_number(name) for name in _list_directory(fs, layout.DATA_DIR) or ()
+    )
+    if has_data or layout.PIPELINE_FILE in names:
+        return f"{layout.DATA_DIR}/", fs.url
+    if fs.is_local:
+        return "", str(Path(fs.root).parent)
+    parent = fs.url.rpartition("/")[0]
+    return "", None if parent.endswith(":/") else parent
+
+
+def _find_leaves(fs: CacheFileSystem, prefix: str) -> list[tuple[str, str]]:
+    """Names and directories of the leaf steps that have parts."""
+    leaves, others = [], []
+    for name in fs.list_names(prefix.rstrip("/")):
+        if name.startswith("."):
+            continue
+        found = _list_directory(fs, f"{prefix}{name}") or ()
+        if any(_is_part(part) for part in found):
+            leaves.append((name, f"{prefix}{name}"))
+        else:
+            others.append(name)
+    where = fs.full_path(prefix.rstrip("/"))
+    if not leaves:
+        raise DistisetError(_nothing_found(where, others))
+    if others:
+        _logger.warning("%s: left out, as it holds no rows of a leaf step: %s", where, _listed(others))
+    return leaves
+
+
+def _nothing_found(where: str, others: list[str]) -> str:
+    message = f"{where} holds no rows of a leaf step: expected a directory per leaf step, with {layout.part_name(1)} in it"
+    message += f", found {_listed(others)}. " if others else ", found nothing. "
+    if any(_is_part(name) for name in others):
+        return f"{message}This is a leaf step's own directory: give the one above it."
+    if pipelines := [name for name in others if layout.is_pipeline_dir(name)]:
+        return f"{message}This is a cache of several pipelines: give the directory of one, such as {where}/{pipelines[0]}."
+    return f"{message}Give the `data` directory of a pipeline that has been run, or run the pipeline first."
+
+
+def _list_directory(fs: CacheFileSystem, path: str) -> list[str] | None:
+    """Names in a directory, or None where `path` is a file."""
+    try:
+        names = fs.list_names(path)
+    except CacheDirectoryError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            return None
+        raise
+    # A store lists a file as itself.
+    return None if names == [path.rpartition("/")[2]] and not fs.exists(f"{path}/{names[0]}") else names
+
+
+def _is_part(name: str) -> bool:
+    number = layout.part_number(name)
+    return number is not None and name == layout.part_name(number)
+
+
+def _part_names(fs: CacheFileSystem, directory: str) -> list[str]:
+    """The parts of a directory by number, which begin at 1 and have no gap."""
+    names = fs.list_names(directory)
+    parts = sorted((name for name in names if _is_part(name)), key=lambda name: layout.part_number(name) or 0)
+    others = [
+        name
+        for name in names
+        if not _is_part(name) and not name.startswith(".") and name != layout.COMPLETE_FILE
+    ]
+    if others:
+        _logger.warning("%s: not read, as they aren't parts: %s", fs.full_path(directory), _listed(others))
+    for expected, name in enumerate(parts, start=1):
+        if name != layout.part_name(expected):
+            raise DistisetError(
+                f"{fs.full_path(directory)}: expected {layout.part_name(expected)}, found {name} next. Rows are missing, "
+                "so the rest isn't given as if it were whole. Run the pipeline again, or restore the missing part."
+            )
+    return parts
+
+
+def _read_part(fs: CacheFileSystem, path: str, enable_metadata: bool) -> tuple[bytes, pa.Table]:
+    """A digest of what was read, and the rows."""
+    try:
+        content = fs.read_bytes(path)
+    except FileNotFoundError as error:
+        raise DistisetError(
+            f"{fs.full_path(path)} went away while it was read: a run is rewriting it. Try again when that has ended."
+        ) from error
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = file.read() if enable_metadata else _read_without_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedFileError(
+            f"{fs.full_path(path)} can't be read as Parquet: {error}. Run the pipeline again, which writes it anew, or "
+            "restore it from a copy. Nothing was skipped.",
+            path=fs.full_path(path),
+        ) from error
+    return hashlib.blake2b(content + bytes([enable_metadata]), digest_size=16).digest(), table
+
+
+def _read_without_metadata(file: pq.ParquetFile) -> pa.Table:
+    """The rows without the column `distilabel_metadata`, which often is most of the file and isn't decoded."""
+    names = file.schema_arrow.names
+    if METADATA_COLUMN not in names:
+        return file.read()
+    table = file.read(columns=[name for name in names if name != METADATA_COLUMN])
+    # Parquet takes the name of a column `distilabel_metadata.x` for a field of this one.
+    return table.drop_columns([METADATA_COLUMN]) if METADATA_COLUMN in table.column_names else table
+
+
+def _foreign_type_error(schema: pa.Schema, step: str, error: Exception) -> ColumnTypeError:
+    from datasets import Features
+
+    column = schema.names[-1] if schema.names else ""
+    for field in schema:
+        try:
+            Features.from_arrow_schema(pa.schema([field]))
+        except (ValueError, TypeError, NotImplementedError):
+            column = field.name
+            break
+    return ColumnTypeError(
+        f"Step `{step}`: column `{column}` can't be part of a `datasets.Dataset`: {error} Make the step give it in another "
+        "type; the Parquet parts themselves are whole.",
+        step=step,
+        column=column,
+    )
+
+
+def _concatenate(tables: list[pa.Table], step: str) -> pa.Table:
+    """All rows under one schema; of the parts' metadata only what describes HF features stays."""
+    schema = unite_schemas((table.schema for table in tables), step)
+    plain = (widen_table(table.replace_schema_metadata(None), schema, step) for table in tables)
+    return pa.concat_tables(plain).replace_schema_metadata(_merge_features(table.schema for table in tables))
+
+
+def _merge_features(schemas: Iterable[pa.Schema]) -> dict[bytes, bytes] | None:
+    """What `datasets` wrote about columns (images, class labels, …): of each column its first description."""
+    merged: dict[str, Any] = {}
+    for schema in schemas:
+        written = (schema.metadata or {}).get(_FEATURES_KEY)
+        if written:
+            merged = {**(json.loads(written).get("info", {}).get("features") or {}), **merged}
+    return {_FEATURES_KEY: json.dumps({"info": {"features": merged}}).encode()} if merged else None
+
+
+def _given_or_beside(
+    given: str | Path | None, directory: str | None, name: str, storage_options: Mapping[str, Any] | None
+) -> str | Path | None:
+    """The file that was named, which has to be there, or the one of that name in `directory`, if it is."""
+    if given is not None:
+        found = locate_file(given, storage_options)
+        if found is None:
+            raise DistisetError(
+                f"{given} doesn't exist. Leave it out to take the {name} beside the data, if there is one."
+            )
+        return found
+    return None if directory is None else locate_file(f"{directory}/{name}", storage_options)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown

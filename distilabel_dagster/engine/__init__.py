@@ -1,0 +1,1 @@
+"""The engine: runs a graph against a cache and tells of it by events."""

@@ -1,0 +1,214 @@
+"""What a run tells the outside: frozen values, yielded in order. Nothing else leaves the engine."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """How far a step is.
+
+    Attributes:
+        batches: committed batches.
+        rows: committed rows.
+        is_complete: whether its last batch is committed.
+    """
+
+    batches: int
+    rows: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Base of all events; `str()` is a line for people."""
+
+    level: ClassVar[str] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(RunEvent):
+    """The run knows what is there and what is left; no step was called yet.
+
+    Attributes:
+        steps: each step of the run -> what was committed before.
+        to_repair: step -> batches to compute again, since rows failed or what they were made of changed.
+    """
+
+    steps: dict[str, StepState]
+    to_repair: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_resume(self) -> bool:
+        """Whether anything was committed before."""
+        return any(state.batches for state in self.steps.values())
+
+    def __str__(self) -> str:
+        if not self.is_resume:
+            return f"Start pipeline: {len(self.steps)} steps, nothing in the cache yet"
+        done = [name for name, state in self.steps.items() if state.is_complete]
+        left = [
+            f"`{name}` ({state.rows} rows done)"
+            for name, state in self.steps.items()
+            if not state.is_complete
+        ]
+        again = [f"{count} batches of `{name}`" for name, count in self.to_repair.items()]
+        parts = [
+            f"done: {', '.join(f'`{name}` ({self.steps[name].rows} rows)' for name in done) or 'no step yet'}"
+        ]
+        parts.append(f"left: {', '.join(left) or 'nothing'}")
+        if again:
+            parts.append(f"to compute again: {', '.join(again)}")
+        return f"Load pipeline from cache; {'; '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted(RunEvent):
+    """A step was loaded and gets its first batch."""
+
+    step: str
+    replicas: int = 1
+
+    def __str__(self) -> str:
+        return f"Step `{self.step}`: loaded" + (f", {self.replicas} replicas" if self.replicas > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RowsFailed(RunEvent):
+    """Rows of a batch failed; they stand in their place with the step's outputs None."""
+
+    level: ClassVar[str] = "warning"
+
+    step: str
+    seq_no: int
+    count: int
+    error: str
+
+    def __str__(self) -> str:
+        return (
+            f"Step `{self.step}`: {self.count} rows of batch {self.seq_no} failed and are kept without outputs; the "
+            f"next run tries them again. First error: {self.error}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepWarning(RunEvent):
+    """Something about a step that a person should know."""
+
+    level: ClassVar[str] = "warning"
+
+    step: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"Step `{self.step}`: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(RunEvent):
+    """How many rows each unfinished step has made; at a bounded rate."""
+
+    rows: dict[str, int]
+
+    def __str__(self) -> str:
+        return "Progress: " + ", ".join(f"`{step}` {rows} rows" for step, rows in self.rows.items())
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished(RunEvent):
+    """A step's last batch is committed.
+
+    Attributes:
+        step: its name.
+        rows: rows of all its batches.
+        batches_computed: batches that this run computed.
+        batches_reused: batches that were in the cache.
+        rows_failed: rows without outputs, since the step failed on them.
+        duration_s: seconds from its first call to its last commit; 0 if it wasn't called.
+    """
+
+    step: str
+    rows: int
+    batches_computed: int
+    batches_reused: int
+    rows_failed: int
+    duration_s: float
+
+    def __str__(self) -> str:
+        failed = f", {self.rows_failed} rows failed" if self.rows_failed else ""
+        return (
+            f"Step `{self.step}`: finished with {self.rows} rows "
+            f"({self.batches_computed} batches computed, {self.batches_reused} reused{failed})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested(RunEvent):
+    """A stop was asked for: no new batch is begun, what is being computed may finish."""
+
+    level: ClassVar[str] = "warning"
+
+    reason: str
+    grace_period_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"Stop requested ({self.reason}): no new batch is begun; batches being computed get "
+            f"{self.grace_period_s:g} s to finish and are committed. A second signal stops at once."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepStopped(RunEvent):
+    """The stop has reached a step.
+
+    Attributes:
+        step: its name.
+        rows: rows that are committed.
+        given_up: batches that were being computed when the grace period ended; they're computed again next time.
+    """
+
+    level: ClassVar[str] = "warning"
+
+    step: str
+    rows: int
+    given_up: int
+
+    def __str__(self) -> str:
+        lost = (
+            f"; {self.given_up} batches didn't finish in time and are computed next time"
+            if self.given_up
+            else ""
+        )
+        return f"Step `{self.step}`: stop received, {self.rows} rows are committed{lost}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopped(RunEvent):
+    """The run ended before its steps did; started again, it goes on from here."""
+
+    level: ClassVar[str] = "warning"
+
+    unfinished: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"`{name}`" for name in self.unfinished)
+        return f"Stopped. Not finished: {told}. Start the same pipeline again to go on from here."
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(RunEvent):
+    """All steps of the run are complete.
+
+    Attributes:
+        batches_computed: batches that this run computed, of all steps.
+        batches_reused: batches that were in the cache, of all steps.
+    """
+
+    batches_computed: int
+    batches_reused: int
+
+    def __str__(self) -> str:
+        if not self.batches_computed:
+            return f"Finished: nothing to compute, all {self.batches_reused} batches were in the cache"
+        return f"Finished: {self.batches_computed} batches computed, {self.batches_reused} reused"

@@ -1,0 +1,96 @@
+"""What the steps of a run share while it's on."""
+
+import asyncio
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from distilabel_dagster.engine.events import RunEvent
+from distilabel_dagster.engine.output_log import OutputLog
+from distilabel_dagster.engine.worker import OnError
+
+END: Final = None
+"""Put behind the last event."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run goes; none of it changes what rows come out.
+
+    Attributes:
+        on_error: what becomes of a batch on which an ordinary step fails: "impute" keeps its rows without the step's
+            outputs, "raise" fails the run.
+        use_cache: False computes all steps of the run anew.
+        retry_failed: whether rows that failed in an earlier run are tried again.
+        grace_period_s: seconds that batches being computed get to finish at a stop.
+        max_generator_batches: batches after which a generator step is ended, for trying a pipeline out.
+        max_rows_ahead: rows that a step may be ahead of the step nearest behind it.
+        max_pending_bytes: bytes of rows that a step may have waiting to be committed.
+    """
+
+    on_error: OnError = "impute"
+    use_cache: bool = True
+    retry_failed: bool = True
+    grace_period_s: float = 30.0
+    max_generator_batches: int | None = None
+    max_rows_ahead: int = 20_000
+    max_pending_bytes: int = 64 * 1024 * 1024
+
+
+class WriteLease(Protocol):
+    """Proof that this run alone writes to some steps' directories."""
+
+    def check(self) -> None:
+        """Raise if it was lost."""
+        ...
+
+    def release(self) -> None:
+        """Give it back; safe to repeat."""
+        ...
+
+
+class RunState:
+    """The logs of all steps, the wish to stop, and a way to wait for either to change.
+
+    Everything but `emit` belongs to the event loop's thread.
+    """
+
+    def __init__(self, logs: dict[str, OutputLog], options: RunOptions) -> None:
+        self.logs = logs
+        self.options = options
+        self.events: queue.SimpleQueue[RunEvent | None] = queue.SimpleQueue()
+        self.is_stopping = False
+        self.repaired: set[str] = set()
+        self.lease: WriteLease | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def emit(self, event: RunEvent) -> None:
+        """Tell the outside; never blocks."""
+        self.events.put(event)
+
+    def check_lease(self) -> None:
+        """Make sure that this run is still the one that writes; call it before each write.
+
+        Raises:
+            StepInUseError: another run has taken over.
+        """
+        if self.lease is not None:
+            self.lease.check()
+
+    def notify(self) -> None:
+        """Let all that wait look again."""
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, is_reached: Callable[[], bool]) -> None:
+        """Wait until `is_reached()`."""
+        while not is_reached():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)

@@ -1,0 +1,337 @@
+"""One step's task in the event loop: repairs what no longer holds, takes input, calls the step, hands outputs on."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from distilabel_dagster.batch import Batch, BatchRecord
+from distilabel_dagster.cache.tables import EMPTY_TABLE
+from distilabel_dagster.dag.dag import DAG
+from distilabel_dagster.dag.routing import RoutingBatchFunction
+from distilabel_dagster.engine.convergence import ConvergenceBuffer
+from distilabel_dagster.engine.events import RowsFailed, StepFinished, StepStarted, StepStopped, StepWarning
+from distilabel_dagster.engine.resume import iter_repairs
+from distilabel_dagster.engine.run_state import RunState
+from distilabel_dagster.engine.step_buffer import GlobalBuffer, InputPlan, JoinBuffer, StepBuffer
+from distilabel_dagster.engine.worker import (
+    Output,
+    ReplicaPool,
+    RowSource,
+    ThreadWorker,
+    load_step,
+    process_batch,
+)
+from distilabel_dagster.errors import MisalignedBranchesError, RoutingError, StepProcessError
+from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
+
+
+def build_buffer(dag: DAG, name: str) -> tuple[StepBuffer, list[str]]:
+    """Make the buffer that fits a step, and name the steps whose batches it has to be told of."""
+    predecessors = dag.predecessors(name)
+    step = dag.steps[name]
+    if step.is_global:
+        return GlobalBuffer(name, predecessors), predecessors
+    size = int(getattr(step, "input_batch_size", 0) or 1)
+    source = dag.convergence_source(name)
+    if source is not None:
+        return ConvergenceBuffer(name, source, predecessors, size), [*predecessors, source]
+    return JoinBuffer(name, predecessors, size, dag.routed_from(name)), predecessors
+
+
+def choose_route(routing: RoutingBatchFunction, step: str, targets: list[str], seq_no: int) -> list[str]:
+    """Call a routing function for a batch.
+
+    Raises:
+        StepProcessError: the function raised.
+        RoutingError: it chose nothing, or something that doesn't follow the step.
+    """
+    try:
+        return routing.choose(step, targets, seq_no)
+    except RoutingError:
+        raise
+    except Exception as error:
+        raise StepProcessError(
+            f"The routing function of step `{step}` failed on batch {seq_no}: {type(error).__name__}: {error}.",
+            step=step,
+            seq_no=seq_no,
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    plan: InputPlan
+    seq_no: int
+    output: "asyncio.Task[Output]"
+
+
+class StepRunner:
+    """Runs one step of a stage to its end, or to where a stop finds it.
+
+    Args:
+        dag: the pipeline's graph.
+        name: the step.
+        state: what the steps of the run share.
+        base_revision: revision of batches that are computed for the first time.
+    """
+
+    def __init__(self, dag: DAG, name: str, state: RunState, base_revision: int = 0) -> None:
+        self.name = name
+        self.step: BaseStep = dag.steps[name]
+        self.consumers: list[StepRunner] = []
+        self.computed = 0
+        self._dag = dag
+        self._state = state
+        self._log = state.logs[name]
+        self._base_revision = base_revision
+        self._replicas = int(self.step.resources.replicas or 1)
+        self._worker: ThreadWorker | None = None
+        self._pool: ReplicaPool | None = None
+        self._started_at: float | None = None
+        self._buffer: StepBuffer | None = None
+        self._told_of: list[str] = []
+        self._fed: dict[str, int] = {}
+        self._rows_fed: dict[str, int] = {}
+        self._in_flight: deque[_InFlight] = deque()
+        self.is_finished = False
+
+    async def run(self) -> None:
+        """Run the step; returns when it's complete and committed, or when a stop has reached it.
+
+        Cancelled, it gives up what is being computed.
+
+        Raises:
+            StepRunError: the step failed, in a way that isn't kept as failed rows.
+            CacheError: the cache couldn't be read or written.
+        """
+        state, log = self._state, self._log
+        try:
+            predecessors = set(self._dag.predecessors(self.name))
+            await state.wait(lambda: state.is_stopping or predecessors <= state.repaired)
+            if not state.is_stopping:
+                await self._repair()
+            if not log.is_complete and not state.is_stopping:
+                await (self._generate() if isinstance(self.step, GeneratorStep) else self._consume())
+            await state.wait(lambda: log.committed == len(log.records))
+        except asyncio.CancelledError:
+            state.emit(StepStopped(self.name, log.committed_rows, max(1, len(self._in_flight))))
+            raise
+        finally:
+            self._close()
+        if log.is_complete and self.name in state.repaired:
+            self.is_finished = True
+            state.emit(self._describe_end())
+        else:
+            state.emit(StepStopped(self.name, log.committed_rows, 0))
+
+    def _describe_end(self) -> StepFinished:
+        records = self._log.records
+        return StepFinished(
+            step=self.name,
+            rows=self._log.rows,
+            batches_computed=self.computed,
+            batches_reused=len(records) - min(self.computed, len(records)),
+            rows_failed=sum(record.failed_rows for record in records),
+            duration_s=time.monotonic() - self._started_at if self._started_at is not None else 0.0,
+        )
+
+    def waiting_rows(self, predecessor: str) -> int:
+        """How many of a predecessor's rows wait for the step; none where it needs no more."""
+        if self._log.is_complete:
+            return 0
+        arrived = self._state.logs[predecessor].rows - self._rows_fed.get(predecessor, 0)
+        return arrived + (self._buffer.waiting_rows(predecessor) if self._buffer else 0)
+
+    @property
+    def wanted_rows(self) -> int:
+        """Rows of a predecessor that the step needs for a batch."""
+        return int(getattr(self.step, "input_batch_size", 0) or 0)
+
+    def _has_room(self) -> bool:
+        """Whether more may be made: not too much waits to be committed, nor to be taken by the nearest consumer.
+
+        A consumer that waits for rows is never far behind, so what it waits for is always made: no two steps can
+        wait for each other.
+        """
+        options = self._state.options
+        if self._log.pending_bytes > options.max_pending_bytes:
+            return False
+        if not self.consumers:
+            return True
+        limit = max(options.max_rows_ahead, *(2 * consumer.wanted_rows for consumer in self.consumers))
+        return min(consumer.waiting_rows(self.name) for consumer in self.consumers) <= limit
+
+    async def _repair(self) -> None:
+        """Compute again, in their place, committed batches that failed or whose inputs changed."""
+        state, store = self._state, self._log.store
+        predecessors = {name: state.logs[name].records for name in self._dag.predecessors(self.name)}
+        retry = state.options.retry_failed and not self.step.is_generator
+        for record, plan in iter_repairs(list(self._log.records), predecessors, retry_failed=retry):
+            if state.is_stopping:
+                return
+            output = await self._compute(plan, record.seq_no)
+            before = await self._thread().submit(store.read, record.seq_no)
+            is_changed = not output.table.equals(before) or output.errors != (record.errors or {})
+            revision = max(record.revision + 1, self._base_revision) if is_changed else record.revision
+            again = replace(self._record(plan, record.seq_no, output), revision=revision)
+            again = replace(again, batch_routed_to=record.batch_routed_to)
+            state.check_lease()
+            await self._thread().submit(store.replace, Batch(again, output.table))
+            self.computed += 1
+            self._report_failures(record.seq_no, output)
+        self._log.reload()
+        state.repaired.add(self.name)
+        state.notify()
+
+    def _thread(self) -> ThreadWorker:
+        if self._worker is None:
+            self._worker = ThreadWorker(self.name)
+        return self._worker
+
+    async def _start(self) -> None:
+        """Load the step, when it's needed for the first time."""
+        if self._started_at is not None:
+            return
+        self._started_at = time.monotonic()
+        if self._replicas > 1 and isinstance(self.step, Step):
+            self._pool = ReplicaPool(self.step, self._replicas)
+        else:
+            await self._thread().submit(load_step, self.step)
+        self._state.emit(StepStarted(self.name, self._replicas))
+
+    def _close(self) -> None:
+        for each in self._in_flight:
+            each.output.cancel()
+        if self._pool is not None:
+            self._pool.close()
+        if self._worker is not None:
+            if self._started_at is not None and self._pool is None:
+                self._worker.unload(self.step)
+            self._worker.close()
+
+    async def _generate(self) -> None:
+        """Pull batches of a generator step."""
+        state, step, log = self._state, self.step, self._log
+        assert isinstance(step, GeneratorStep)  # noqa: S101  (for the type checker)
+        await self._start()
+        rows = await self._thread().submit(RowSource, step, log.rows)
+        while not log.is_complete:
+            await state.wait(lambda: state.is_stopping or self._has_room())
+            if state.is_stopping:
+                return
+            pulled = asyncio.ensure_future(self._thread().submit(rows.pull))
+            pulled.add_done_callback(lambda _: state.notify())
+            await state.wait(pulled.done)
+            seq_no = len(log.records)
+            made = pulled.result()
+            if made is None:
+                if not log.rows:
+                    state.emit(StepWarning(self.name, "gave no rows at all; the steps behind it get none"))
+                made = (Output(EMPTY_TABLE, {}), True)
+            output, last_batch = made
+            limit = state.options.max_generator_batches
+            last_batch = last_batch or (limit is not None and seq_no + 1 >= limit)
+            self._append(self._record(InputPlan({}, {}, last_batch), seq_no, output), output.table)
+
+    async def _consume(self) -> None:
+        """Take input as it comes, keep as many batches in flight as there are replicas, hand outputs on in order."""
+        state, log = self._state, self._log
+        self._buffer, self._told_of = build_buffer(self._dag, self.name)
+        self._fed = dict.fromkeys(self._told_of, 0)
+        self._feed()
+        for record in log.records:
+            self._buffer.skip(record)
+        while not log.is_complete:
+            self._feed()
+            await self._begin_batches()
+            if self._in_flight and self._in_flight[0].output.done():
+                done = self._in_flight.popleft()
+                output = done.output.result()
+                self._report_failures(done.seq_no, output)
+                self._append(self._record(done.plan, done.seq_no, output), output.table)
+                continue
+            if state.is_stopping and not self._in_flight:
+                return
+            can_begin = len(self._in_flight) < self._replicas and self._has_room()
+            await state.wait(lambda: self._has_news(could_begin=can_begin))  # noqa: B023  (awaited before the next turn)
+
+    def _has_news(self, *, could_begin: bool) -> bool:
+        if self._in_flight:
+            if self._in_flight[0].output.done():
+                return True
+        elif self._state.is_stopping:
+            return True
+        if self._state.is_stopping:
+            return False
+        if not could_begin:
+            return len(self._in_flight) < self._replicas and self._has_room()
+        return any(self._fed[name] < len(self._state.logs[name].records) for name in self._told_of)
+
+    def _feed(self) -> None:
+        assert self._buffer is not None  # noqa: S101  (for the type checker)
+        for name in self._told_of:
+            log = self._state.logs[name]
+            for record in log.records[self._fed[name] :]:
+                self._buffer.add(name, record)
+            self._fed[name], self._rows_fed[name] = len(log.records), log.rows
+
+    async def _begin_batches(self) -> None:
+        assert self._buffer is not None  # noqa: S101  (for the type checker)
+        while not self._state.is_stopping and len(self._in_flight) < self._replicas and self._has_room():
+            plan = self._buffer.next_plan()
+            if plan is None:
+                return
+            seq_no = len(self._log.records) + len(self._in_flight)
+            task = asyncio.ensure_future(self._compute(plan, seq_no))
+            task.add_done_callback(lambda _: self._state.notify())
+            self._in_flight.append(_InFlight(plan, seq_no, task))
+            self._state.notify()
+
+    async def _compute(self, plan: InputPlan, seq_no: int) -> Output:
+        """Read a batch's input and call the step with it."""
+        if not plan.size:
+            return Output(EMPTY_TABLE, {})
+        await self._start()
+        step = self.step
+        assert isinstance(step, Step)  # noqa: S101  (for the type checker)
+        on_error = self._state.options.on_error
+        if self._pool is not None:
+            return await self._pool.process(await self._thread().submit(self._read, plan), on_error, seq_no)
+        output: Output = await self._thread().submit(
+            lambda: process_batch(step, self._read(plan), on_error, seq_no)
+        )
+        return output
+
+    def _read(self, plan: InputPlan) -> list[pa.Table]:
+        inputs = {name: self._state.logs[name].read_slices(slices) for name, slices in plan.slices.items()}
+        counts = {name: table.num_rows for name, table in inputs.items()}
+        if not self.step.is_global and len(set(counts.values())) > 1:
+            raise MisalignedBranchesError(self.name, counts, "in a batch that was computed again")
+        return list(inputs.values())
+
+    def _record(self, plan: InputPlan, seq_no: int, output: Output) -> BatchRecord:
+        routing = self._dag.routing.get(self.name)
+        routed_to: list[str] = []
+        if routing is not None and seq_no >= len(self._log.records):
+            routed_to = choose_route(routing, self.name, self._dag.successors(self.name), seq_no)
+        return BatchRecord(
+            seq_no=seq_no,
+            size=output.table.num_rows,
+            last_batch=plan.last_batch,
+            created_from=plan.created_from or None,
+            batch_routed_to=tuple(routed_to),
+            revision=self._base_revision,
+            errors=output.errors or None,
+        )
+
+    def _append(self, record: BatchRecord, table: pa.Table) -> None:
+        self._log.append(Batch(record, table))
+        self.computed += 1
+        self._state.notify()
+
+    def _report_failures(self, seq_no: int, output: Output) -> None:
+        if output.errors:
+            first = next(iter(output.errors.values()))
+            self._state.emit(RowsFailed(self.name, seq_no, len(output.errors), first))

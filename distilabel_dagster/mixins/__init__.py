@@ -1,0 +1,1 @@
+"""Names of `distilabel.mixins`, where distilabel's users look for them."""

@@ -1,0 +1,205 @@
+"""The Pipeline: declare steps in its `with` block, run it, write it to a file."""
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from distilabel_dagster.base.signature import SIGNATURE_SCHEME
+from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.pipeline_cache import PipelineCache
+from distilabel_dagster.dag.dag import DAG
+from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.dag.signature import compute_pipeline_signature
+from distilabel_dagster.engine.events import RunEvent, RunStopped, StepFinished
+from distilabel_dagster.engine.run_state import RunOptions
+from distilabel_dagster.errors import (
+    IncompleteRunError,
+    PipelineDefinitionError,
+)
+from distilabel_dagster.pipeline.dataset import make_generator_step
+from distilabel_dagster.pipeline.declaration import PipelineDeclaration
+from distilabel_dagster.pipeline.execution import iter_run
+from distilabel_dagster.pipeline.run_log import show_log_on_terminal
+
+if TYPE_CHECKING:
+    from distilabel_dagster.distiset import Distiset
+
+
+class Pipeline(PipelineDeclaration):
+    """A graph of steps with a name, run against a cache so that it can stop anywhere and go on.
+
+    Args:
+        name: its name: part of its signature and of its asset keys. Made from its steps' names where none is given.
+        description: what it makes, for people.
+        cache_dir: directory or fsspec URL of the cache; DISTILABEL_CACHE_DIR by default, and without that
+            `~/.cache/distilabel/pipelines`. `~` is expanded.
+        enable_metadata: keep the column `distilabel_metadata` in the Distiset.
+        requirements: packages that it needs, checked before a run.
+        storage_options: passed to fsspec for `cache_dir`; never written anywhere.
+        ledger_url: SQLAlchemy URL of the database that says who writes; a SQLite file beside a local cache by default.
+            A cache in an object store has none unless it's given, and is then for one run at a time.
+
+    Examples:
+        >>> from distilabel_dagster.steps import KeepColumns, LoadDataFromDicts
+        >>> with Pipeline("greetings") as pipeline:
+        ...     load = LoadDataFromDicts(name="load", data=[{"text": "hey", "id": 1}])
+        ...     keep = KeepColumns(name="keep", columns=["text"])
+        ...     _ = load >> keep
+        >>> pipeline.run()["keep"]["train"][0]
+        {'text': 'hey'}
+    """
+
+    def open_cache(self) -> PipelineCache:
+        """Give the pipeline's place in the cache, under its present signature; nothing is written.
+
+        Raises:
+            CacheDirectoryError: the cache directory's URL can't be used.
+        """
+        signatures = self.step_signatures
+        signature = compute_pipeline_signature(self.name, self.dag, signatures)
+        fs = CacheFileSystem(self.cache_dir, self.storage_options)
+        return PipelineCache(fs, signature, signatures, self.leaf_steps)
+
+    def run(
+        self,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        load_groups: LoadGroups | None = None,
+        use_cache: bool = True,
+        dataset: Any = None,
+        dataset_batch_size: int = 50,
+        *,
+        on_error: Literal["impute", "raise"] = "impute",
+    ) -> "Distiset":
+        """Run the pipeline to its end, or go on where an earlier run of it ended.
+
+        Args:
+            parameters: step -> runtime parameter -> value; they count for this run.
+            load_groups: groups of steps to run apart from others, or "sequential_step_execution".
+            use_cache: False computes everything anew.
+            dataset: rows to start from instead of a generator step: a list of dicts, a `datasets.Dataset`, a pandas
+                DataFrame.
+            dataset_batch_size: rows per batch of `dataset`.
+            on_error: what becomes of rows on which an ordinary step fails: "impute" keeps them without the step's
+                outputs, marked as failed, and the next run tries them again; "raise" ends the run.
+
+        Returns:
+            The whole Distiset; never a partial one.
+
+        Raises:
+            PipelineDefinitionError: the pipeline can't run; nothing was begun.
+            StepRunError: a step failed; what was committed stays.
+            KeyboardInterrupt: Ctrl+C, after what was being computed was committed.
+        """
+        show_log_on_terminal()
+        with self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
+            options = RunOptions(on_error=on_error, use_cache=use_cache)
+            return self._run_to_end(options, load_groups)
+
+    def _run_to_end(self, options: RunOptions, load_groups: LoadGroups | None) -> "Distiset":
+        from distilabel_dagster.distiset import create_distiset
+
+        cache = self.open_cache()
+        for event in self.iter_run(options, load_groups=load_groups, cache=cache):
+            if isinstance(event, StepFinished):
+                cache.seal_step(event.step)
+            elif isinstance(event, RunStopped):
+                raise IncompleteRunError(str(event))
+        return create_distiset(
+            cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
+        )
+
+    def iter_run(
+        self,
+        options: RunOptions | None = None,
+        *,
+        steps: Iterable[str] | None = None,
+        load_groups: LoadGroups | None = None,
+        cache: PipelineCache | None = None,
+    ) -> Iterator[RunEvent]:
+        """Run some or all steps and yield what happens; for those who seal and show the steps themselves.
+
+        After each `StepFinished` call `cache.seal_step(event.step)` before going on.
+
+        Args:
+            options: how the run goes.
+            steps: the steps to run; all by default. Predecessors that aren't among them must be complete.
+            load_groups: as in `run`.
+            cache: what `open_cache()` gave, to save computing the signatures twice.
+
+        Raises:
+            PipelineDefinitionError: the pipeline can't run; nothing was begun.
+            StepRunError: a step failed; what was committed stays.
+            CacheError: the cache can't be read or written.
+        """
+        self.validate()
+        wanted = set(steps) if steps is not None else set(self.dag.steps)
+        stages = [[name for name in stage if name in wanted] for stage in self.get_load_stages(load_groups)]
+        stages = [stage for stage in stages if stage]
+        cache = cache or self.open_cache()
+        return iter_run(self, cache, stages, options or RunOptions())
+
+    @contextlib.contextmanager
+    def _with_dataset(self, dataset: Any, batch_size: int) -> Iterator[None]:
+        """Start from `dataset` for the length of the block."""
+        if dataset is None:
+            yield
+            return
+        if self.dag.generator_steps:
+            raise PipelineDefinitionError(
+                f"Pipeline `{self.name}` has the generator step `{self.dag.generator_steps[0]}`, so it can't start from "
+                "`dataset=` as well. Leave one of them out."
+            )
+        name, before = self._name, self.dag
+        self._name, self.dag = self.name, DAG()
+        try:
+            generator = make_generator_step(dataset, self, batch_size)
+            for step in before.steps.values():
+                self.dag.add_step(step)
+            for each in before.steps:
+                if not before.predecessors(each):
+                    self.dag.add_edge(generator.name, each)
+            for source, target in before.edges:
+                self.dag.add_edge(source, target)
+            for source, routing in before.routing.items():
+                self.dag.set_routing(source, routing)
+            yield
+        finally:
+            self._name, self.dag = name, before
+
+    def dry_run(
+        self,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        batch_size: int = 1,
+        dataset: Any = None,
+    ) -> "Distiset":
+        """Try the pipeline out on one batch per generator; the cache isn't read or touched.
+
+        Args:
+            parameters: as in `run`.
+            batch_size: rows of that batch.
+            dataset: as in `run`.
+
+        Raises:
+            PipelineDefinitionError: the pipeline can't run.
+            StepRunError: a step failed on the batch.
+        """
+        show_log_on_terminal()
+        cache_dir, storage_options = self._cache_dir, self.storage_options
+        self._cache_dir, self.storage_options = f"memory://dry-run-{uuid.uuid4().hex}", {}
+        fs = CacheFileSystem(self._cache_dir)
+        try:
+            with self._with_dataset(dataset, batch_size), self.with_parameters(parameters):
+                sizes = {name: {"batch_size": batch_size} for name in self.dag.generator_steps}
+                with self.with_parameters(sizes):
+                    distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
+            distiset.pipeline_path = distiset.log_filename_path = None
+            return distiset
+        finally:
+            self._cache_dir, self.storage_options = cache_dir, storage_options
+            fs.remove_all()
+
+    def freeze(self, cache: PipelineCache) -> dict[str, Any]:
+        """Give what `pipeline.yaml` in the cache holds: the pipeline as data, and its signatures."""
+        signatures = {"scheme": SIGNATURE_SCHEME, "pipeline": cache.signature, "steps": cache.step_signatures}
+        return {**self.dump(), "signatures": signatures}

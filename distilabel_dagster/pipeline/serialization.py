@@ -1,0 +1,135 @@
+"""A pipeline as data and back: the content of pipeline.yaml, read without running anything."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from distilabel_dagster.base.serializable import load_object
+from distilabel_dagster.dag.dag import DAG
+from distilabel_dagster.dag.routing import load_routing_batch_function
+from distilabel_dagster.errors import PipelineFileError
+from distilabel_dagster.steps.step import BaseStep
+
+TYPE_INFO: Final = {"module": "distilabel_dagster.pipeline.pipeline", "name": "Pipeline"}
+
+
+def dump_dag(dag: DAG) -> dict[str, Any]:
+    """Write steps, connections (in the order they were made) and routing functions as data."""
+    connections: list[dict[str, Any]] = []
+    for source, target in dag.edges:
+        if connections and connections[-1]["from"] == source:
+            connections[-1]["to"].append(target)
+        else:
+            connections.append({"from": source, "to": [target]})
+    return {
+        "steps": [{"step": step.dump(), "name": name} for name, step in dag.steps.items()],
+        "connections": connections,
+        "routing_batch_functions": [
+            {"step": name, **routing.dump()} for name, routing in dag.routing.items()
+        ],
+    }
+
+
+def fill_dag(
+    dag: DAG, data: Mapping[str, Any], source: str, trusted_modules: Iterable[str] = ()
+) -> list[BaseStep]:
+    """Add to an empty graph what `dump_dag` gave.
+
+    Returns:
+        The steps, in order.
+
+    Raises:
+        PipelineFileError: something is missing, of another type, or doesn't fit together.
+        UntrustedClassError: a class is named that nobody vouched for; nothing was imported.
+    """
+    trusted_modules = tuple(trusted_modules)
+    steps = []
+    for entry in _expect_list(data, "steps", source):
+        step = load_object(_expect(entry, "step", source), source, trusted_modules)
+        if not isinstance(step, BaseStep):
+            raise PipelineFileError(
+                f"{source}: `steps` holds a `{type(step).__name__}`, which is no step.", source=source
+            )
+        dag.add_step(step)
+        steps.append(step)
+    for entry in _expect_list(data, "connections", source):
+        origin = str(_expect(entry, "from", source))
+        for target in _expect_list(entry, "to", source):
+            dag.get_step(origin)
+            dag.get_step(str(target))
+            dag.add_edge(origin, str(target))
+    for entry in _expect_list(data, "routing_batch_functions", source):
+        name = dag.get_step(str(_expect(entry, "step", source))).name
+        dag.set_routing(
+            name, load_routing_batch_function(entry, source, trusted_modules).bind(dag.steps[name])
+        )
+    return steps
+
+
+def _expect(data: Any, key: str, source: str) -> Any:
+    if not isinstance(data, Mapping) or key not in data:
+        raise PipelineFileError(
+            f"{source}: expected `{key}`, which isn't there. The file is truncated, or wasn't written by this package.",
+            source=source,
+        )
+    return data[key]
+
+
+def _expect_list(data: Any, key: str, source: str) -> list[Any]:
+    found = _expect(data, key, source)
+    if not isinstance(found, list):
+        raise PipelineFileError(
+            f"{source}: `{key}` is a {type(found).__name__}, expected a list.", source=source
+        )
+    return found
+
+
+def read_pipeline_data(content: Any, source: str) -> tuple[dict[str, Any], list[str]]:
+    """Check the frame of a pipeline file's content and give its pipeline and its requirements.
+
+    Raises:
+        PipelineFileError: it's truncated or of another format.
+    """
+    pipeline = _expect(content, "pipeline", source)
+    if not isinstance(pipeline, dict):
+        raise PipelineFileError(
+            f"{source}: `pipeline` is a {type(pipeline).__name__}, expected a mapping.", source=source
+        )
+    info = _expect(pipeline, "type_info", source)
+    if info != TYPE_INFO:
+        raise PipelineFileError(
+            f"{source} holds a pipeline of `{info}`, expected {TYPE_INFO}. It wasn't written by this package; files of "
+            "distilabel itself name its own classes, which aren't imported.",
+            source=source,
+        )
+    requirements = content.get("requirements") or []
+    if not isinstance(requirements, list):
+        raise PipelineFileError(f"{source}: `requirements` isn't a list.", source=source)
+    return pipeline, [str(each) for each in requirements]
+
+
+def read_file(path: str | Path, kind: str) -> Any:
+    """Read a YAML or JSON file as data.
+
+    Args:
+        path: local path, `~` is expanded.
+        kind: "yaml" or "json".
+
+    Raises:
+        PipelineFileError: there's no such file, or it's none of that kind.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+        return yaml.safe_load(text) if kind == "yaml" else json.loads(text)
+    except OSError as error:
+        raise PipelineFileError(
+            f"{file} can't be read: {error.strerror or error}.", source=str(file)
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PipelineFileError(
+            f"{file} is no {kind.upper()} that can be read as a pipeline: {error}.", source=str(file)
+        ) from error

@@ -1,0 +1,42 @@
+"""Steps, and what they're made of."""
+
+from distilabel_dagster.steps.columns import CombineOutputs, ExpandColumns, GroupColumns, KeepColumns
+from distilabel_dagster.steps.decorator import step
+from distilabel_dagster.steps.dedup import MinHashDedup
+from distilabel_dagster.steps.filtering import FilterRows
+from distilabel_dagster.steps.generators.data import LoadDataFromDicts, make_generator_step
+from distilabel_dagster.steps.generators.data_sampler import DataSampler
+from distilabel_dagster.steps.generators.file_system import LoadDataFromFileSystem
+from distilabel_dagster.steps.generators.huggingface import LoadDataFromDisk, LoadDataFromHub
+from distilabel_dagster.steps.resources import StepResources
+from distilabel_dagster.steps.step import (
+    GeneratorStep,
+    GeneratorStepOutput,
+    GlobalStep,
+    Step,
+    StepInput,
+    StepOutput,
+)
+
+__all__ = [
+    "CombineOutputs",
+    "DataSampler",
+    "ExpandColumns",
+    "FilterRows",
+    "GeneratorStep",
+    "GeneratorStepOutput",
+    "GlobalStep",
+    "GroupColumns",
+    "KeepColumns",
+    "LoadDataFromDicts",
+    "LoadDataFromDisk",
+    "LoadDataFromFileSystem",
+    "LoadDataFromHub",
+    "MinHashDedup",
+    "Step",
+    "StepInput",
+    "StepOutput",
+    "StepResources",
+    "make_generator_step",
+    "step",
+]
