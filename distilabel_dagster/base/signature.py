@@ -39,6 +39,9 @@ NON_IDENTITY_FIELDS: Final[dict[str, str]] = {
     "timeout_s": "how long an answer is waited for",
     "max_retries": "how often a failed call is made again",
     "storage_options": "how a file is reached; which file it is stands in its URL",
+    "streaming": "how rows are read, not what they are",
+    "keep_in_memory": "where rows are held, not what they are",
+    "delay_s": "how long a stand-in model waits",
     "disable_cuda_device_placement": "which device computes",
     "gpu_memory_utilization": "how much of a device is used",
 }

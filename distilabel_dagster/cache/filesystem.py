@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,13 @@ from fsspec.core import url_to_fs
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
+_REFUSED: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+        *(errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
+_WRITES: Final = frozenset({"written", "linked"})
 _TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
 _counter = itertools.count()
 
@@ -25,9 +32,11 @@ def _explained(action: str, path: str) -> Iterator[None]:
     """Turn errors of the operating system and of stores into this package's."""
     try:
         yield
-    except (CacheError, FileNotFoundError):
+    except CacheError:
         raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and action not in _WRITES:
+            raise
         if error.errno in _FULL:
             raise CacheFullError(
                 f"{path} can't be {action}: {error.strerror}. Rows committed before are safe. Free some space (or "
@@ -210,13 +219,22 @@ class CacheFileSystem:
                 self._fs.mv(self._path(path), self._path(target), recursive=True)
         return target
 
-    def remove_temporary_files(self, path: str) -> None:
-        """Remove what interrupted writes left in a directory; only its one writer may call this."""
+    def remove_temporary_files(self, path: str, older_than_s: float = 0.0) -> None:
+        """Remove what interrupted writes left in a directory.
+
+        Args:
+            path: the directory.
+            older_than_s: leave younger ones; a write that is on takes much less than a minute. 0 is for a
+                directory's one writer only.
+        """
         if not self.is_local:
             return
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):
             for entry in os.scandir(self._path(path)):
-                if _TEMPORARY.fullmatch(entry.name):
+                is_temporary = _TEMPORARY.fullmatch(entry.name) is not None
+                if is_temporary and (
+                    not older_than_s or time.time() - entry.stat().st_mtime > older_than_s
+                ):
                     Path(entry.path).unlink(missing_ok=True)
 
     def check_writable(self) -> None:

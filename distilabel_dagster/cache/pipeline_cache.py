@@ -1,13 +1,18 @@
 """One pipeline's place in the cache: its directory, and the stores of its steps."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final, TypedDict
 
+import pyarrow as pa
 import yaml
 
+from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.step_store import StepStore, count_failed_rows, describe_schema
+from distilabel_dagster.cache.tables import EMPTY_TABLE
 from distilabel_dagster.errors import CacheError, DamagedFileError, IncompleteRunError
 
 _MARKER_FORMAT: Final = 1
@@ -71,44 +76,85 @@ class PipelineCache:
         Raises:
             IncompleteRunError: the last batch isn't committed.
         """
-        store = self.stores[name]
-        if not store.is_complete:
-            store.open()
-        if not store.is_complete:
-            raise IncompleteRunError(
-                f"Step `{name}` can't be sealed: {len(store.records)} batches are committed, the last of all isn't "
-                "among them. Run the pipeline to its end first."
-            )
-        store.unite_parts()
-        store.show_all()
-        marker = self._describe(store)
-        path = f"{store.path}/{layout.COMPLETE_FILE}"
-        if self.read_marker(name) != marker:
-            self.fs.write_bytes(path, json.dumps(marker, indent=2).encode())
-        return marker
-
-    @staticmethod
-    def _describe(store: StepStore) -> CompleteMarker:
-        return {
-            "format": _MARKER_FORMAT,
-            "step_name": store.step_name,
-            "signature": store.signature,
-            "rows": sum(record.size for record in store.records),
-            "batches": len(store.records),
-            "schema": describe_schema(store.schema),
-            "failed_rows": count_failed_rows(store.records),
-        }
+        return seal_store(self.stores[name])
 
     def read_marker(self, name: str) -> CompleteMarker | None:
         """Read a step's `complete.json`; None if there's none, or none that can be read."""
-        try:
-            marker = json.loads(self.fs.read_bytes(f"{self.stores[name].path}/{layout.COMPLETE_FILE}"))
-        except (FileNotFoundError, ValueError, CacheError):
-            return None
-        if not isinstance(marker, dict) or marker.get("format") != _MARKER_FORMAT:
-            return None
-        known: CompleteMarker = marker  # type: ignore[assignment]  # the format number says it's this
-        return known
+        return read_marker(self.stores[name])
+
+
+def seal_store(store: StepStore) -> CompleteMarker:
+    """Finish a step as `PipelineCache.seal_step` does.
+
+    Raises:
+        IncompleteRunError: the last batch isn't committed.
+    """
+    if not store.is_complete:
+        store.open()
+    if not store.is_complete:
+        raise IncompleteRunError(
+            f"Step `{store.step_name}` can't be sealed: {len(store.records)} batches are committed, the last of all "
+            "isn't among them. Run the pipeline to its end first."
+        )
+    store.unite_parts()
+    store.show_all()
+    marker = _describe(store)
+    if read_marker(store) != marker:
+        store.fs.write_bytes(_marker_file(store), json.dumps(marker, indent=2).encode())
+    return marker
+
+
+def _marker_file(store: StepStore) -> str:
+    return f"{store.path}/{layout.COMPLETE_FILE}"
+
+
+def _describe(store: StepStore) -> CompleteMarker:
+    return {
+        "format": _MARKER_FORMAT,
+        "step_name": store.step_name,
+        "signature": store.signature,
+        "rows": sum(record.size for record in store.records),
+        "batches": len(store.records),
+        "schema": describe_schema(store.schema),
+        "failed_rows": count_failed_rows(store.records),
+    }
+
+
+def read_marker(store: StepStore) -> CompleteMarker | None:
+    """Read a step's `complete.json`; None if there's none, or none that can be read."""
+    try:
+        marker = json.loads(store.fs.read_bytes(_marker_file(store)))
+    except (FileNotFoundError, ValueError, CacheError):
+        return None
+    if not isinstance(marker, dict) or marker.get("format") != _MARKER_FORMAT:
+        return None
+    known: CompleteMarker = marker  # type: ignore[assignment]  # the format number says it's this
+    return known
+
+
+def write_rows(store: StepStore, tables: Iterable[pa.Table]) -> CompleteMarker:
+    """Write rows that no step made in a step's layout, in place of what was there; sealed when all are written.
+
+    A crash half-way leaves a store that isn't complete.
+
+    Args:
+        store: where to; one writer at a time.
+        tables: the rows, a batch each.
+
+    Raises:
+        ColumnTypeError: the tables' columns have no common types.
+        CacheError: they can't be written.
+    """
+    store.open()
+    store.reset()
+    waiting: Batch | None = None
+    for seq_no, table in enumerate(tables):
+        if waiting is not None:
+            store.append([waiting])
+        waiting = Batch(BatchRecord(seq_no, table.num_rows), table)
+    last = waiting or Batch(BatchRecord(0, 0), EMPTY_TABLE)
+    store.append([Batch(replace(last.record, last_batch=True), last.table)])
+    return seal_store(store)
 
 
 def read_pipeline_file(fs: CacheFileSystem, signature: str) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class StepStore:
         self.has_lost_parts = any(layout.SET_ASIDE_SUFFIX in name for name in names)
         numbers = sorted(number for name in names if (number := layout.part_number(name)) is not None)
         if for_writing:
-            self.fs.remove_temporary_files(self.path)
+            for directory in filter(None, (self.path, self._shown_in)):
+                self.fs.remove_temporary_files(directory)
         for number in numbers:
             problem = self._open_part(number)
             if problem and for_writing:
@@ -223,6 +224,17 @@ class StepStore:
         """Read all committed rows in order, in the united schema."""
         schema = self.schema
         tables = [widen_table(self._read_part(number), schema, self.step_name) for number in self._parts]
+        return pa.concat_tables(tables) if tables else EMPTY_TABLE
+
+    def read_head(self, count: int) -> pa.Table:
+        """Read the first `count` committed rows, or fewer where there are fewer, in the united schema."""
+        schema, tables, left = self.schema, [], count
+        for number in self._parts:
+            if left <= 0:
+                break
+            table = self._read_part(number).slice(0, left)
+            tables.append(widen_table(table, schema, self.step_name))
+            left -= table.num_rows
         return pa.concat_tables(tables) if tables else EMPTY_TABLE
 
     def show(self, number: int) -> None:

@@ -122,8 +122,11 @@ def _explained(failure: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except failures as error:
-        told = str(error).replace(token, "***") if token else str(error)
+        told = str(error)
+        leaks = bool(token) and str(token) in told
+        if leaks:
+            told = told.replace(str(token), "***")
         raise DistisetError(
-            f"{failure}: {told.rstrip('.')}. Check the name, the connection and the token's rights, then push again: what was pushed "
-            "is replaced."
-        ) from error
+            f"{failure}: {told.rstrip('.')}. Check the name, the connection and the token's rights, then push again: what "
+            "was pushed is replaced."
+        ) from (None if leaks else error)

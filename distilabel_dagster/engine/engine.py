@@ -120,6 +120,7 @@ class Engine:
             self._drop_unusable(name)
         self._state.logs = {name: OutputLog(store) for name, store in stores.items()}
         self._state.repaired |= stores.keys() - set(self._steps)
+        self._state.finished |= stores.keys() - set(self._steps)
         states = {
             name: StepState(len(log.records), log.rows, log.is_complete)
             for name, log in self._state.logs.items()

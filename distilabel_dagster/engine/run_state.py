@@ -62,6 +62,7 @@ class RunState:
         self.events: queue.SimpleQueue[RunEvent | None] = queue.SimpleQueue()
         self.is_stopping = False
         self.repaired: set[str] = set()
+        self.finished: set[str] = set()
         self.lease: WriteLease | None = None
         self._waiters: set[asyncio.Future[None]] = set()
 

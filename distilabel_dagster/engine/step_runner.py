@@ -115,16 +115,25 @@ class StepRunner:
             if not log.is_complete and not state.is_stopping:
                 await (self._generate() if isinstance(self.step, GeneratorStep) else self._consume())
             await state.wait(lambda: log.committed == len(log.records))
+            await state.wait(lambda: predecessors <= state.finished or self._is_cut_off(predecessors))
         except asyncio.CancelledError:
             state.emit(StepStopped(self.name, log.committed_rows, max(1, len(self._in_flight))))
             raise
         finally:
             self._close()
-        if log.is_complete and self.name in state.repaired:
+        if log.is_complete and self.name in state.repaired and predecessors <= state.finished:
             self.is_finished = True
+            state.finished.add(self.name)
             state.emit(self._describe_end())
         else:
             state.emit(StepStopped(self.name, log.committed_rows, 0))
+        state.notify()
+
+    def _is_cut_off(self, predecessors: set[str]) -> bool:
+        """Whether a stop keeps a predecessor from finishing; steps finish in the order of the graph."""
+        return self._state.is_stopping and not all(
+            name in self._state.repaired and self._state.logs[name].is_complete for name in predecessors
+        )
 
     def _describe_end(self) -> StepFinished:
         records = self._log.records

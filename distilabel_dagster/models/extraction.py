@@ -132,7 +132,7 @@ class Passage:
         signature = self.title.split("\n")[0].strip("`")
         kind, _, rest = signature.partition(" ")
         if kind not in ("class", "exception"):
-            kind, rest = "", signature
+            kind, rest = "", re.sub(r"^(?:async|classmethod|coroutine|static) ", "", signature)
         name = rest if _SHORT_CALL.match(rest) else re.sub(r"\(.*\)(?: -> .*)?$", "" if kind else "()", rest)
         return f"the {kind} `{name}`" if kind else f"`{name}`"
 

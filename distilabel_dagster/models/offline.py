@@ -102,8 +102,8 @@ def _last_user_text(messages: ChatType) -> str:
 def read_parts(prompt: str) -> dict[str, str]:
     """Give the labelled parts of a prompt: "Passage", "Question", "Topic" -> text; the first of a label counts."""
     labels = list(_LABEL.finditer(prompt))
-    ends = [label.start() for label in labels[1:]] + [len(prompt)]
     parts: dict[str, str] = {}
-    for label, end in zip(labels, ends, strict=True):
+    for index, label in enumerate(labels):
+        end = labels[index + 1].start() if index + 1 < len(labels) else len(prompt)
         parts.setdefault(label["label"], prompt[label.end() : end].strip())
     return parts

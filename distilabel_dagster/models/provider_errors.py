@@ -59,6 +59,8 @@ _OPENAI_KINDS: Final[dict[str, str]] = {
     "APITimeoutError": "timeout",
     "APIConnectionError": "connection",
     "AuthenticationError": "authentication",
+    "OAuthError": "authentication",
+    "SubjectTokenProviderError": "authentication",
     "PermissionDeniedError": "permission",
     "NotFoundError": "not_found",
     "RateLimitError": "rate_limit",
@@ -71,6 +73,10 @@ _OPENAI_KINDS: Final[dict[str, str]] = {
     "APIError": "server",
     "LengthFinishReasonError": "malformed",
     "ContentFilterFinishReasonError": "bad_request",
+    # Of parts of the SDK that chat completions don't use.
+    "InvalidWebhookSignatureError": "other",
+    "WebSocketConnectionClosedError": "other",
+    "WebSocketQueueFullError": "other",
     "OpenAIError": "other",
 }
 

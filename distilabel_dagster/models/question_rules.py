@@ -52,7 +52,10 @@ def ask_about_name(subject: str, sentence: str) -> str | None:
     """Ask about a passage whose title is the name of what its first sentence describes."""
     if re.match(r"(?:Automatically |Also )?[Cc]alled\b", sentence):
         return f"When is {subject} called, and what for?"
-    if re.match(r"(?:A|An|The|These|This type|Special|System-defined|Class-private)\b(?! method)", sentence):
+    if re.match(
+        r"(?:A|An|The|These|This (?:type|class variable|attribute)|Special|System-defined|Class-private)\b(?! method)",
+        sentence,
+    ):
         return f"What is {subject}?"
     if subject.startswith("the class ") and sentence.startswith("Return"):
         return f"What does calling {subject} return?"
@@ -173,7 +176,7 @@ def _ask_about_being(subject: str, verb: str, rest: str) -> tuple[str, float] | 
     return None
 
 
-_NO_PARTICIPLE: Final = _words("unlimited even and named called listed shown often")
+_NO_PARTICIPLE: Final = _words("unlimited known even and named called listed shown often")
 
 
 def _is_noun_phrase(text: str) -> bool:
@@ -181,7 +184,9 @@ def _is_noun_phrase(text: str) -> bool:
     words = plain.split()
     if not 1 <= len(words) <= 7 or _NO_NOUN_PHRASE.search(plain) or words[-1].lower() in _NO_END:
         return False
-    if len(words[-1]) == 1 and words[-1] != "X":
+    if words[0] in ("At", "By", "For", "From", "In", "On", "With") or (
+        len(words[-1]) == 1 and words[-1] != "X"
+    ):
         return False
     has_article = bool(re.match(r"(?:A|An|The)\b", plain))
     is_made_of_verb = bool(re.match(r"[A-Z][a-z]+(?:ing|tion|sion|ment)$", words[0]))

@@ -92,6 +92,11 @@ class PipelineDeclaration:
         return self._name or made[:_LONGEST_MADE_NAME].rstrip("_")
 
     @property
+    def given_cache_dir(self) -> str | None:
+        """The `cache_dir=` that was given; None where the environment decides."""
+        return None if self._cache_dir is None else str(self._cache_dir)
+
+    @property
     def cache_dir(self) -> str:
         """Directory or URL of the cache."""
         return str(self._cache_dir if self._cache_dir is not None else default_cache_dir())

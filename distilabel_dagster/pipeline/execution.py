@@ -7,9 +7,9 @@ from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.engine import Engine
-from distilabel_dagster.engine.events import RunEvent
+from distilabel_dagster.engine.events import RunEvent, RunStopped
 from distilabel_dagster.engine.run_state import RunOptions, WriteLease
-from distilabel_dagster.pipeline.run_log import RunLog
+from distilabel_dagster.pipeline.run_log import HeldBackWarnings, RunLog
 
 
 class _Runnable(Protocol):
@@ -39,14 +39,19 @@ def iter_run(
     engine = Engine(pipeline.dag, cache, stages, options, acquire)
     events = engine.run()
     log: RunLog | None = None
+    held_back = HeldBackWarnings()
     try:
         for event in events:
             if log is None:
                 cache.write_pipeline_file(pipeline.freeze(cache))
                 log = RunLog(cache.fs, cache.signature)
             log.add(event)
+            held_back.release()
+            if isinstance(event, RunStopped):
+                log.write()  # a signal that stopped the run may end the process before this generator goes on
             yield event
     finally:
+        held_back.release()
         events.close()
         if log is not None:
             log.write()

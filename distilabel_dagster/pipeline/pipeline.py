@@ -100,11 +100,14 @@ class Pipeline(PipelineDeclaration):
         from distilabel_dagster.distiset import create_distiset
 
         cache = self.open_cache()
+        stopped: RunStopped | None = None
         for event in self.iter_run(options, load_groups=load_groups, cache=cache):
             if isinstance(event, StepFinished):
                 cache.seal_step(event.step)
             elif isinstance(event, RunStopped):
-                raise IncompleteRunError(str(event))
+                stopped = event  # why it stopped is raised behind the last event: an error, or Ctrl+C
+        if stopped is not None:
+            raise IncompleteRunError(str(stopped))
         return create_distiset(
             cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
         )

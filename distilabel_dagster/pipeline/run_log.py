@@ -3,7 +3,9 @@
 import datetime as dt
 import logging
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from distilabel_dagster.cache import layout
@@ -52,6 +54,43 @@ class RunLog:
         except CacheError as error:
             _logger.warning("The log can't be written: %s", error)
         self._written_at = time.monotonic()
+
+
+class HeldBackWarnings:
+    """Keeps warnings of the cache and the ledger back until `release`.
+
+    They come while a run looks at what is there (a damaged part, a lease of a dead process) and are told behind the
+    line that says how far it is, which is the first that people look for.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[logging.Logger, logging.LogRecord]] = []
+        self._filters: list[tuple[logging.Logger, Callable[[logging.LogRecord], bool]]] = []
+        for name in ("distilabel_dagster.cache", "distilabel_dagster.ledger"):
+            logger = logging.getLogger(name)
+            hold = self._make_filter(logger)
+            logger.addFilter(hold)
+            self._filters.append((logger, hold))
+
+    def _make_filter(self, logger: logging.Logger) -> Callable[[logging.LogRecord], bool]:
+        thread = threading.get_ident()
+
+        def hold(record: logging.LogRecord) -> bool:
+            if record.thread != thread:
+                return True
+            self._held.append((logger, record))
+            return False
+
+        return hold
+
+    def release(self) -> None:
+        """Let through what was kept, in order, and keep nothing from now on; safe to repeat."""
+        for logger, hold in self._filters:
+            logger.removeFilter(hold)
+        self._filters = []
+        held, self._held = self._held, []
+        for logger, record in held:
+            logger.handle(record)
 
 
 def show_log_on_terminal() -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from typing_extensions import Self
 
 from distilabel_dagster.base.columns import StepColumns
@@ -234,7 +234,7 @@ class GroupColumns(Step):
     """
 
     columns: list[str]
-    output_columns: list[str] | None = Field(default=None, validate_default=False)
+    output_columns: list[str] | None = None
 
     _check = field_validator("columns")(_check_columns)
 

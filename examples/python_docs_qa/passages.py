@@ -12,9 +12,9 @@ _SIGNATURE = re.compile(
     r"(?:class |exception |coroutine |async |static |classmethod )?[A-Za-z_][\w.]*(?:\(.*\))?(?: -> .*)?"
 )
 _BULLET = re.compile(r"(?:\*|\d+\.|\([a-z\d]+\)) +")
-_GRAMMAR = re.compile(r"[a-z_]+ *(?:::=|: )")
+_GRAMMAR = re.compile(r"[a-z_]+ *::=|[a-z]+_[a-z_]+: |[a-z]+: {2,}")
 _FOOTNOTE = re.compile(r"\[\d+\] ")
-_REFERENCE = re.compile(r" ?\[\d+\]")
+_REFERENCE = re.compile(r" \[\d+\](?=[\s.,;:)]|$)")
 _NAMES = frozenset({"None", "True", "False", "Ellipsis", "NotImplemented"})
 _CODE = re.compile(
     r">>>|\.\.\. |[\w.]+ ?= |[\w.]+\(.*\)$|(?:def|class|if|for|while|try|with|import|from|return|print|del|assert|async|raise|match|case|except|finally|else)\b.*[:)\w]$|[-+|#=]|\$ "
@@ -32,7 +32,7 @@ class _Paragraph:
         joined = ""
         for line in self.lines:
             joined += line.strip() if not joined or joined.endswith("-") else f" {line.strip()}"
-        return _REFERENCE.sub("", re.sub(r" {2,}", " ", joined))
+        return re.sub(r" {2,}", " ", joined)
 
 
 @dataclass(slots=True)
@@ -102,7 +102,11 @@ def _iter_drafts(paragraphs: list[_Paragraph]) -> Iterator[_Passage]:
 
 def _add(passage: _Passage, paragraph: _Paragraph) -> None:
     text = paragraph.text
-    if text in ("Note:", "Warning:", "Hint:", "Tip:") or _GRAMMAR.match(text) or _FOOTNOTE.match(text):
+    if (
+        text in ("Note:", "Warning:", "Hint:", "Tip:")
+        or _GRAMMAR.match(paragraph.lines[0].strip())
+        or _FOOTNOTE.match(text)
+    ):
         return
     if _looks_like_code(paragraph.lines):
         if passage.parts and len(paragraph.lines) <= 12 and "|" not in text:
@@ -144,12 +148,12 @@ def _mark_code(text: str) -> str:
         end = _closing_quote(text, start)
         if end is None:
             break
-        before, code = text[position:start], text[start + 1 : end]
+        before, code = _REFERENCE.sub("", text[position:start]), text[start + 1 : end]
         position = end + 1
         if before.endswith("“") and text[position : position + 1] == "”":
             before, position = before[:-1], position + 1
         marked += f"{before}`{code}`"
-    return marked + text[position:]
+    return marked + _REFERENCE.sub("", text[position:])
 
 
 def _closing_quote(text: str, start: int) -> int | None:
@@ -169,6 +173,8 @@ def _looks_like_code(lines: list[str]) -> bool:
     stripped = [line.strip() for line in lines]
     if _BULLET.match(stripped[0]):
         return False
+    if _GRAMMAR.match(stripped[0]):
+        return True
     codelike = sum(bool(_CODE.match(line)) for line in stripped)
     text = " ".join(stripped)
     if codelike * 2 >= len(stripped) and not re.match(r"[A-Z][a-z']* [a-z]", text):

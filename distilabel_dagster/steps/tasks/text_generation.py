@@ -67,7 +67,7 @@ class TextGeneration(Task):
         from jinja2 import TemplateSyntaxError
 
         try:
-            _environment().parse(value)
+            _compile(value)
         except TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} isn't Jinja2's syntax: {error.message}") from error
         return value

@@ -207,7 +207,9 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             url = urllib.parse.urlsplit(self.path)
             signed = url.path.startswith("/lfs/")
             if not signed and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                status, answer, headers = 401, {"error": "Invalid credentials in Authorization header"}, {}
+                # As bad as a proxy in between can be: it repeats what it was sent.
+                refusal = f"Invalid: {self.headers.get('Authorization')}"
+                status, answer, headers = 401, {"error": refusal}, {"X-Error-Message": refusal}
             else:
                 status, answer, headers = hub.answer(self.command, urllib.parse.unquote(url.path), body)
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

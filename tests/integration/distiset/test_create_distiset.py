@@ -157,7 +157,7 @@ def test_values_survive(pipeline_dir: CacheFileSystem, write_part: WritePart) ->
 def test_metadata_column_goes_unless_it_is_asked_for(
     pipeline_dir: CacheFileSystem, write_part: WritePart
 ) -> None:
-    table = pa.table({"a": [1], "distilabel_metadata": [{"raw_output": "x"}]})
+    table = pa.table({"a": [1], "distilabel_metadata": [{"x": "raw"}]})
     write_part(pipeline_dir, "data/first/00001.parquet", table)
     write_part(
         pipeline_dir, "data/second/00001.parquet", table.append_column("distilabel_metadata.x", [["y"]])
@@ -166,7 +166,7 @@ def test_metadata_column_goes_unless_it_is_asked_for(
     assert without["first"]["train"].column_names == ["a"]
     assert without["second"]["train"].to_list() == [{"a": 1, "distilabel_metadata.x": "y"}]
     kept = create_distiset(pipeline_dir.url, enable_metadata=True)
-    assert kept["first"]["train"].to_list() == [{"a": 1, "distilabel_metadata": {"raw_output": "x"}}]
+    assert kept["first"]["train"].to_list() == [{"a": 1, "distilabel_metadata": {"x": "raw"}}]
 
 
 def test_leaf_without_rows_is_a_dataset_without_rows(

@@ -1,0 +1,90 @@
+"""The resource that runs a pipeline inside an op."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from distilabel_dagster.base.columns import all_columns
+from distilabel_dagster.cache.pipeline_cache import PipelineCache
+from distilabel_dagster.engine.events import RunEvent, StepFinished
+from distilabel_dagster.engine.run_state import RunOptions
+from distilabel_dagster.errors import PipelineDefinitionError, UnknownPartitionError
+from distilabel_dagster.orchestration.assets import StepGroup, running_group
+from distilabel_dagster.orchestration.config import read_parameters
+from distilabel_dagster.orchestration.events import LineageSource, StepOutput, translate_event
+from distilabel_dagster.orchestration.metadata import PARTITION_TAG
+from distilabel_dagster.orchestration.partitions import pipeline_of_partition, register_partition
+
+
+class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is the class itself
+    """Runs the pipeline of the op that it's used in, and yields a materialization per finished step.
+
+    A run of a partition goes on from what is in the cache. Ctrl+C, SIGTERM and Terminate stop it cleanly.
+    """
+
+    on_error: Literal["impute", "raise"] = Field(
+        default="impute",
+        description="What becomes of rows on which a step fails: `impute` keeps them without the step's outputs, and "
+        "the next run tries them again; `raise` fails the run.",
+    )
+    grace_period_s: float = Field(
+        default=30.0, description="Seconds that batches being computed get to finish when the run is stopped."
+    )
+
+    def run(
+        self, context: dg.AssetExecutionContext, *, use_cache: bool | None = None
+    ) -> Iterator["dg.MaterializeResult[StepOutput]"]:
+        """Run the selected steps of the op's pipeline for the run's partition.
+
+        Args:
+            context: the op's context.
+            use_cache: False computes the steps anew; by default what the op's config says.
+
+        Raises:
+            UnknownPartitionError: the run has no partition, or one that means no pipeline.
+            SignatureMismatchError: code, data or run config don't fit the partition; nothing was run.
+            StepRunError: a step failed; what was committed stays.
+        """
+        group = running_group(context)
+        if group is None:
+            raise PipelineDefinitionError(
+                "`DistilabelResource.run(context)` belongs into a function under `@distilabel_assets(pipeline=...)`: it "
+                "runs that function's pipeline."
+            )
+        if not context.has_partition_key:
+            signature = group.pipeline.signature
+            raise UnknownPartitionError(
+                f"Pipeline `{group.pipeline.name}` is partitioned by its signature, but this run has no partition. Run "
+                f'its job, or pass `--tags \'{{"{PARTITION_TAG}": "{signature}"}}\'`.',
+                partition_key="",
+            )
+        run_config: Mapping[str, Any] = context.run.run_config
+        parameters = read_parameters(group.pipeline, run_config, group.op_names)
+        if use_cache is None:
+            config = ((run_config.get("ops") or {}).get(group.op_name) or {}).get("config") or {}
+            use_cache = bool(config.get("use_cache", True))
+        options = RunOptions(on_error=self.on_error, use_cache=use_cache, grace_period_s=self.grace_period_s)
+        key = context.partition_key
+        with pipeline_of_partition(group.pipeline, key, parameters, context.instance) as cache:
+            register_partition(context.instance, group.pipeline, key)
+            selected = context.selected_asset_keys
+            steps = [name for name in group.steps if group.asset_keys[name] in selected]
+            for event in group.pipeline.iter_run(options, steps=steps, cache=cache):
+                yield from translate_event(event, context, *_describe_end(event, group, cache))
+
+
+def _describe_end(
+    event: RunEvent, group: StepGroup, cache: PipelineCache
+) -> tuple[StepOutput | None, dg.AssetKey | None]:
+    """The output and the asset of the step that ended, if one did."""
+    if not isinstance(event, StepFinished):
+        return None, None
+    step = group.pipeline.dag.steps[event.step]
+    lineage = LineageSource(
+        inputs=all_columns(step.get_inputs()),
+        outputs=all_columns(step.get_outputs()),
+        predecessors={name: group.asset_keys[name] for name in group.pipeline.dag.predecessors(event.step)},
+    )
+    return StepOutput(cache, event.step, lineage), group.asset_keys[event.step]
