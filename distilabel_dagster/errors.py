@@ -26,6 +26,9 @@ data as attributes, and survives pickling (Dagster sends errors between processe
     │   ├── StepProcessError
     │   ├── StepOutputError
     │   └── MisalignedBranchesError
+    ├── ModelError (RuntimeError)                 a model can't be used
+    │   ├── ModelCallError                        a call of it failed
+    │   └── ModelOutputError (TypeError)          its class breaks the contract
     ├── IncompleteRunError (RuntimeError)         rows are missing, and a whole result was asked for
     ├── DistisetError (ValueError)                a Distiset that can't be built, read or pushed
     └── MissingDependencyError (ImportError)      an extra that isn't installed
@@ -223,6 +226,27 @@ class MisalignedBranchesError(StepRunError):
             step=step,
             counts=dict(counts),
         )
+
+
+class ModelError(DistilabelDagsterError, RuntimeError):
+    """A model can't be used."""
+
+    model: str
+
+
+class ModelCallError(ModelError):
+    """A call of a model failed, after the retries that its kind of failure deserves.
+
+    `kind` is one of the keys of `models.provider_errors.FAILURE_KINDS`, `status_code` the HTTP status where there was one.
+    """
+
+    endpoint: str
+    kind: str
+    status_code: int | None
+
+
+class ModelOutputError(ModelError, TypeError):
+    """A model class gave something other than its contract says."""
 
 
 class IncompleteRunError(DistilabelDagsterError, RuntimeError):

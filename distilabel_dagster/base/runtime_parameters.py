@@ -4,6 +4,7 @@
 run config and the command line.
 """
 
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_origin
 
@@ -109,7 +110,7 @@ class RuntimeParametersMixin(SerializableModel):
             if name in nested:
                 if not isinstance(value, dict):
                     raise RuntimeParameterError(
-                        f"`{where}.{name}` has runtime parameters of its own: pass them as a dict, found {value!r}."
+                        f"`{where}.{name}` has runtime parameters of its own: pass them as a dict, found {reprlib.repr(value)}."
                     )
                 nested[name].set_runtime_parameters(value, f"{where}.{name}")
                 continue
@@ -120,7 +121,7 @@ class RuntimeParametersMixin(SerializableModel):
                     self.__dict__[done] = old
                 problem = error.errors()[0]["msg"]
                 raise RuntimeParameterError(
-                    f"Runtime parameter `{where}.{name}` can't be {value!r}: {problem}."
+                    f"Runtime parameter `{where}.{name}` can't be {reprlib.repr(value)}: {problem}."
                 ) from error
 
     def get_parameter_values(self, names: Mapping[str, Any]) -> dict[str, Any]:

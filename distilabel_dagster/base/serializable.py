@@ -17,7 +17,13 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
-from distilabel_dagster.errors import PipelineFileError, SerializationError, UntrustedClassError
+from distilabel_dagster.errors import (
+    PipelineDefinitionError,
+    PipelineFileError,
+    SerializationError,
+    UntrustedClassError,
+    suggest,
+)
 
 PACKAGE = __name__.partition(".")[0]
 TYPE_INFO = "type_info"
@@ -202,6 +208,15 @@ def _as_plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def _describe_problem(problem: Any, cls: type[BaseModel]) -> str:
+    """Say in which field what is wrong, without the value: it may be large, or secret."""
+    path = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"it has no field `{path}`.{suggest(path, cls.model_fields)}"
+    told = str(problem["msg"]).removeprefix("Value error, ").removesuffix(".")
+    return f"`{path}`: {told}" if path else told
+
+
 class SerializableModel(BaseModel):
     """Base of what can be part of a pipeline file: steps, models.
 
@@ -211,6 +226,18 @@ class SerializableModel(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True, validate_default=True, validate_assignment=True, extra="forbid"
     )
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            problems = "; ".join(_describe_problem(each, type(self)) for each in error.errors())
+            named = f" `{data['name']}`" if isinstance(data.get("name"), str) else ""
+            message = f"`{type(self).__name__}`{named} can't be made: {problems}."
+        else:
+            return
+        # Outside the handler, since pydantic's error shows the values, which may be secret.
+        raise PipelineDefinitionError(message)
 
     def dump(self) -> dict[str, Any]:
         """Give the fields as plain data with `type_info`, without secrets and excluded fields."""

@@ -32,10 +32,10 @@ def validate_dag(dag: DAG) -> None:
         _check_joins,
         _check_replicas,
     ]
+    check_runtime_parameters(dag)
     for name in dag.topological_order():
         for check in checks:
             check(dag, name)
-    check_runtime_parameters(dag)
 
 
 def check_runtime_parameters(dag: DAG) -> None:

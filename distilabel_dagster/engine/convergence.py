@@ -29,9 +29,15 @@ class _Branch:
 
     def take(self, count: int, group: BatchRecord) -> tuple[list[Slice], list[Source]]:
         """Take the next rows that it made of the group's batch."""
-        return self.view.take(
-            count, lambda record: any(s.seq_no == group.seq_no for s in record.sources.get(self.source, []))
-        )
+        return self.view.take(count, lambda record: self._is_of(record, group))
+
+    def has_waiting(self, group: BatchRecord) -> bool:
+        """Whether a batch that it made of the group's batch, be it without rows, waits to be taken."""
+        waiting = self.view.next_batch
+        return waiting is not None and self._is_of(waiting, group)
+
+    def _is_of(self, record: BatchRecord, group: BatchRecord) -> bool:
+        return any(taken.seq_no == group.seq_no for taken in record.sources.get(self.source, []))
 
 
 class ConvergenceBuffer:
@@ -94,16 +100,13 @@ class ConvergenceBuffer:
             return InputPlan({}, {}, last_batch=True)
         group = self._groups[0]
         branches = self._members(group)
-        left = {
-            name: branch.rows_made.get(group.seq_no, 0) - self._taken_of_group
-            for name, branch in branches.items()
-        }
-        is_whole = all(branch.has_finished(group) for branch in branches.values())
-        if is_whole and len(set(left.values())) > 1:
-            counts = {name: branch.rows_made.get(group.seq_no, 0) for name, branch in branches.items()}
-            raise MisalignedBranchesError(self._step, counts, f"for batch {group.seq_no} of `{self._source}`")
-        count = min(self._size, *left.values())
-        if count < self._size and not is_whole:
+        made = {name: branch.rows_made.get(group.seq_no, 0) for name, branch in branches.items()}
+        finished = [made[name] for name, branch in branches.items() if branch.has_finished(group)]
+        if finished and max(made.values()) > min(finished):
+            # Said as soon as it's known: a branch that is far ahead may be waiting for room, and never finish.
+            raise MisalignedBranchesError(self._step, made, f"for batch {group.seq_no} of `{self._source}`")
+        count = min(self._size, min(made.values()) - self._taken_of_group)
+        if count < self._size and len(finished) < len(branches):
             return None
         return self._take(branches, count, group)
 
@@ -127,9 +130,7 @@ class ConvergenceBuffer:
             return
         group = self._groups[0]
         branches = self._members(group).values()
-        if not all(branch.has_finished(group) for branch in branches):
-            return
-        if all(branch.rows_made.get(group.seq_no, 0) <= self._taken_of_group for branch in branches):
+        if all(branch.has_finished(group) and not branch.has_waiting(group) for branch in branches):
             self._groups.popleft()
             self._taken_of_group = 0
             self._group_has_plan = False

@@ -81,10 +81,12 @@ class InputView:
     taken: int = 0
     _waiting: deque[BatchRecord] = field(default_factory=deque)
     _start: int = 0
+    _arrived_batches: int = 0
 
     def add(self, record: BatchRecord) -> None:
         """Take in the predecessor's next batch, if it's routed here."""
         self.finished = record.last_batch
+        self._arrived_batches = record.seq_no + 1
         if not record.batch_routed_to or self.step in record.batch_routed_to:
             self._waiting.append(record)
             self.arrived += record.size
@@ -93,6 +95,11 @@ class InputView:
     def available(self) -> int:
         """Rows that arrived and aren't taken."""
         return self.arrived - self.taken
+
+    @property
+    def next_batch(self) -> BatchRecord | None:
+        """The batch whose rows are next to be taken."""
+        return self._waiting[0] if self._waiting else None
 
     @property
     def is_exhausted(self) -> bool:
@@ -138,6 +145,8 @@ class InputView:
     def skip(self, sources: list[Source]) -> None:
         """Take just what was recorded."""
         for source in sources:
+            if not source.rows_used and source.seq_no < self._next_seq_no:
+                continue  # computed again with fewer rows, the batch was used up by the batch before
             if not self._waiting or self._waiting[0].seq_no != source.seq_no:
                 raise StepRunError(
                     f"Step `{self.step}`: its cache says that batch {source.seq_no} of `{self.name}` was taken when it "
@@ -146,6 +155,10 @@ class InputView:
                 )
             self.taken += source.rows_used
             self._advance(source.rows_used)
+
+    @property
+    def _next_seq_no(self) -> int:
+        return self._waiting[0].seq_no if self._waiting else self._arrived_batches
 
     def _advance(self, used: int) -> None:
         self._start += used

@@ -21,7 +21,7 @@ from distilabel_dagster.base.code_fingerprint import reads_name
 from distilabel_dagster.base.columns import check_rows
 from distilabel_dagster.batch import Rows
 from distilabel_dagster.cache.tables import build_table, table_rows
-from distilabel_dagster.errors import StepLoadError, StepOutputError, StepProcessError
+from distilabel_dagster.errors import DistilabelDagsterError, StepLoadError, StepOutputError, StepProcessError
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 
 _logger = logging.getLogger("distilabel_dagster.engine")
@@ -49,6 +49,8 @@ def load_step(step: BaseStep) -> None:
     """
     try:
         step.load()
+    except DistilabelDagsterError:
+        raise
     except Exception as error:
         raise StepLoadError(
             f"Step `{step.name}` couldn't be loaded: {type(error).__name__}: {error}. Nothing of it was computed in "
@@ -111,6 +113,8 @@ class RowSource:
     def _start(self, offset: int) -> Any:
         try:
             made = self._step.process(offset=offset)
+        except DistilabelDagsterError:
+            raise
         except Exception as error:
             raise self._failure(error) from error
         if not hasattr(made, "__next__"):
@@ -133,6 +137,8 @@ class RowSource:
                 made = next(self._iterator)
             except StopIteration:
                 return None
+            except DistilabelDagsterError:
+                raise
             except Exception as error:
                 raise self._failure(error) from error
             rows, last_batch = self._check(made)
@@ -212,9 +218,10 @@ _replica: Step | None = None
 
 
 def _start_replica(pickled: bytes) -> None:
-    """Set a worker process up: it ignores Ctrl+C (the parent decides) and dies with its parent."""
+    """Set a worker process up: it leaves signals that reach the whole group to its parent, and dies with that."""
     global _replica  # noqa: PLW0603  (a worker process has one step, for its whole life)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def die_with_parent() -> None:
@@ -278,4 +285,4 @@ class ReplicaPool:
         processes = list((getattr(self._pool, "_processes", None) or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.terminate()
+            process.kill()

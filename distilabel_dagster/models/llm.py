@@ -11,8 +11,7 @@ from typing import Any, ClassVar, TypedDict, cast
 from pydantic import Field, PositiveInt, field_validator
 
 from distilabel_dagster.base.runtime_parameters import RuntimeParameter, RuntimeParametersMixin
-from distilabel_dagster.errors import suggest
-from distilabel_dagster.models.provider_errors import ModelOutputError
+from distilabel_dagster.errors import ModelOutputError, suggest
 
 NO_ANSWER = "the model gave no text"
 _NOT_OPTIONS = frozenset({"self", "input", "inputs", "num_generations"})

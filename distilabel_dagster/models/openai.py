@@ -8,9 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PrivateAttr, SecretSt
 
 from distilabel_dagster.base.environment import openai_setting
 from distilabel_dagster.base.runtime_parameters import RuntimeParameter
-from distilabel_dagster.errors import MissingDependencyError
+from distilabel_dagster.errors import MissingDependencyError, ModelError
 from distilabel_dagster.models.llm import AsyncLLM, ChatType, GenerateOutput
-from distilabel_dagster.models.provider_errors import ModelError, build_call_error, translate_openai_error
+from distilabel_dagster.models.provider_errors import build_call_error, translate_openai_error
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 _NO_KEY = "no-key"

@@ -4,30 +4,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from distilabel_dagster.errors import DistilabelDagsterError
+from distilabel_dagster.errors import ModelCallError
 
 _MAX_SAID = 500
-
-
-class ModelError(DistilabelDagsterError, RuntimeError):
-    """A model can't be used."""
-
-    model: str
-
-
-class ModelCallError(ModelError):
-    """A call of a model failed, after the retries that its kind of failure deserves.
-
-    `kind` is one of the keys of `FAILURE_KINDS`, `status_code` the HTTP status where there was one.
-    """
-
-    endpoint: str
-    kind: str
-    status_code: int | None
-
-
-class ModelOutputError(ModelError, TypeError):
-    """A model class gave something other than its contract says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from distilabel_dagster.errors import (
     IncompleteRunError,
     PipelineDefinitionError,
 )
-from distilabel_dagster.pipeline.dataset import make_generator_step
 from distilabel_dagster.pipeline.declaration import PipelineDeclaration
 from distilabel_dagster.pipeline.execution import iter_run
 from distilabel_dagster.pipeline.run_log import show_log_on_terminal
+from distilabel_dagster.steps import make_generator_step
 
 if TYPE_CHECKING:
     from distilabel_dagster.distiset import Distiset

@@ -119,7 +119,7 @@ class ForgetfulSource(GeneratorStep):
     def outputs(self) -> list[str]:
         return ["key"]
 
-    def process(self, _: int = 0) -> Any:
+    def process(self, offset: int = 0) -> Any:
         for at in range(0, self.count, self.batch_size or 1):
             yield [{"key": f"r{n}"} for n in range(at, min(at + (self.batch_size or 1), self.count))], False
 

@@ -4,9 +4,9 @@ import pickle
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from distilabel_dagster.base.signature import compute_signature, describe_identity
+from distilabel_dagster.errors import PipelineDefinitionError
 from distilabel_dagster.models import LLM, ChatType, GenerateOutput
 from distilabel_dagster.steps.tasks import TextGeneration
 
@@ -77,7 +77,7 @@ def test_which_system_prompt_is_sent(fields: dict[str, Any], row: dict[str, Any]
     ],
 )
 def test_mistakes_in_a_template_are_told_at_once(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError) as raised:
+    with pytest.raises(PipelineDefinitionError) as raised:
         make_task(**fields)
     assert told in str(raised.value)
 
