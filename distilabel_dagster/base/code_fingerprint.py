@@ -1,8 +1,8 @@
 """A fingerprint of a user's code that formatting, comments and docstrings don't change.
 
 It's made from the syntax tree of a class or function, and of what that names in turn: functions and classes of the
-same module or of the user's other modules, and constants. So editing a helper, or a prompt that is a module
-constant, is seen too. Installed libraries and this package aren't followed.
+same module or of the user's other modules, and constants: by value, or as they're written (`re.compile(...)`). So
+editing a helper, or a prompt that is a module constant, is seen too. Installed libraries and this package aren't followed.
 """
 
 import ast
@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -101,14 +101,45 @@ def _iter_named(obj: Any, tree: ast.AST, seen: set[int]) -> Iterator[str]:
     function = getattr(obj, "step_function", obj)
     scope: dict[str, Any] = dict(vars(sys.modules.get(str(obj.__module__)) or object))
     scope.update(_closure_of(function))
-    for name, value in sorted(_iter_reads(tree, scope), key=lambda read: read[0]):
-        if isinstance(value, FunctionType | type) and (
-            value.__module__ == obj.__module__ or _is_users(value.__module__)
-        ):
-            yield name
-            yield from _iter_parts(value, seen)
+    yield from _iter_values(tree, str(obj.__module__), scope, seen)
+
+
+def _iter_values(tree: ast.AST, module: str, scope: dict[str, Any], seen: set[int]) -> Iterator[str]:
+    for name, found in sorted(_iter_reads(tree, scope), key=lambda read: read[0]):
+        value = (
+            inspect.unwrap(found) if isinstance(getattr(found, "__wrapped__", None), FunctionType) else found
+        )
+        if isinstance(value, FunctionType | type):
+            if value.__module__ == module or _is_users(value.__module__):
+                yield name
+                yield from _iter_parts(value, seen)
         elif _is_constant(value):
             yield f"{name}={_constant(value)}"
+        elif (written := _assignments(module).get(name)) is not None and id(written) not in seen:
+            seen.add(id(written))
+            yield f"{name}:{_canonical(written)}"
+            yield from _iter_values(written, module, scope, seen)
+
+
+@cache
+def _assignments(module: str) -> dict[str, ast.expr]:
+    """What the names of one of the user's modules are assigned at its top, as written there."""
+    try:
+        body = ast.parse(inspect.getsource(sys.modules[module])).body if _is_users(module) else []
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return {}
+    single = [
+        each for each in body if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None
+    ]
+    targets = [
+        (each.targets if isinstance(each, ast.Assign) else [each.target], each.value) for each in single
+    ]
+    return {
+        target.id: value
+        for names, value in targets
+        for target in names
+        if isinstance(target, ast.Name) and value is not None
+    }
 
 
 def _closure_of(obj: Any) -> dict[str, Any]:
@@ -124,7 +155,15 @@ def _closure_of(obj: Any) -> dict[str, Any]:
     if not isinstance(obj, FunctionType):
         return {}
     cells = zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=False)
-    return {name: cell.cell_contents for name, cell in cells if name != "__class__"}
+    return {name: cell.cell_contents for name, cell in cells if name != "__class__" and _is_filled(cell)}
+
+
+def _is_filled(cell: CellType) -> bool:
+    """Tell whether the variable has been assigned yet."""
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 def _iter_reads(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -165,23 +204,23 @@ def _canonical(node: Any) -> str:
         return _constant(node) if type(node) in _CONSTANTS else type(node).__name__
     written = []
     for name, value in ast.iter_fields(node):
-        if name in ("ctx", "kind", "type_comment", "decorator_list") or value is None or value == []:
+        if name in ("ctx", "kind", "type_comment") or value is None or value == []:
             continue
+        if name == "decorator_list":
+            value = [each for each in value if not _is_description(each)]  # noqa: PLW2901  (what is left of it)
         if name == "body" and isinstance(value, list):
             kept = [item for item in value if not _is_ignored(item, value)]
             written.append(f"{name}={_canonical(kept)}")
             continue
         written.append(f"{name}={_canonical(value)}")
-    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        kept = [item for item in node.decorator_list if not _is_step_decorator(item)]
-        written.append(f"decorators={_canonical(kept)}")
     return f"{type(node).__name__}({','.join(written)})"
 
 
-def _is_step_decorator(node: ast.AST) -> bool:
-    """`@step(...)` itself: what it says stands in the step's class and fields already."""
+def _is_description(node: ast.AST) -> bool:
+    """`@routing_batch_function(...)` says just what the function does, for people."""
     target = node.func if isinstance(node, ast.Call) else node
-    return (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")) == "step"
+    name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+    return name == "routing_batch_function"
 
 
 def _is_ignored(item: ast.AST, body: list[Any]) -> bool:

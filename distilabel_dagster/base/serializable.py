@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, TypedDict
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
@@ -29,9 +29,15 @@ PACKAGE = __name__.partition(".")[0]
 TYPE_INFO = "type_info"
 
 _SECRET_NAME = re.compile(
-    r"(^|.*_)(api_?key|access_?key|secret_?key|private_?key|token|password|passwd|passphrase|secret|secrets"
-    r"|credential|credentials|authorization)$"
+    r"(^|.*_)((api|access|secret|private)_?keys?|token|passwords?|passwd|passphrase|secrets?|credentials?|authorization)$"
 )
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# What a tokenizer calls a token changes the output, and opens no door.
+_TOKEN_OF_TEXT = re.compile(
+    r"(^|.*_)(bos|eos|eot|eom|pad|unk|sep|cls|mask|stop|start|end|first|last|next|prefix|suffix|special|image)_token$"
+)
+# These hold names of columns: what a column is called is no secret.
+COLUMN_FIELDS = frozenset({"input_mappings", "output_mappings"})
 
 
 class TypeInfo(TypedDict):
@@ -43,7 +49,17 @@ class TypeInfo(TypedDict):
 
 def is_secret_name(name: str) -> bool:
     """Tell whether a field or key of this name holds a secret: `api_key`, `hf_token`, `X-Api-Key`, `password`."""
-    return bool(_SECRET_NAME.match(name.lower().replace("-", "_")))
+    name = _WORD_BOUNDARY.sub("_", name).lower().replace("-", "_")
+    return bool(_SECRET_NAME.match(name)) and not _TOKEN_OF_TEXT.match(name)
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Tell whether a value holds a secret: by its type, or as text (or a list of texts) under such a name."""
+    if isinstance(value, SecretStr | SecretBytes):
+        return True
+    if isinstance(value, list | tuple):
+        return bool(value) and all(is_secret(name, item) for item in value)
+    return is_secret_name(name) and isinstance(value, str)
 
 
 def module_name(obj: Any) -> str:
@@ -177,7 +193,7 @@ def dump_value(value: Any, where: str) -> Any:
         return {
             str(key): dump_value(item, f"{where}.{key}")
             for key, item in value.items()
-            if not (is_secret_name(str(key)) and isinstance(item, str)) and not isinstance(item, SecretStr)
+            if not is_secret(str(key), item)
         }
     if isinstance(value, list | tuple):
         return [dump_value(item, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -242,7 +258,9 @@ class SerializableModel(BaseModel):
     def dump(self) -> dict[str, Any]:
         """Give the fields as plain data with `type_info`, without secrets and excluded fields."""
         dumped = {
-            name: dump_value(getattr(self, name), f"{type(self).__name__}.{name}")
+            name: dict(getattr(self, name))
+            if name in COLUMN_FIELDS
+            else dump_value(getattr(self, name), f"{type(self).__name__}.{name}")
             for name, info in type(self).model_fields.items()
             if is_dumped(name, info, getattr(self, name))
         }
@@ -266,6 +284,6 @@ class SerializableModel(BaseModel):
 
 def is_dumped(name: str, info: FieldInfo, value: Any) -> bool:
     """Tell whether a field is written: not excluded, and no secret by type or name."""
-    if info.exclude or isinstance(value, SecretStr) or "SecretStr" in str(info.annotation):
+    if info.exclude or "SecretStr" in str(info.annotation) or "SecretBytes" in str(info.annotation):
         return False
-    return not (is_secret_name(name) and (value is None or isinstance(value, str)))
+    return not (is_secret(name, value) or (value is None and is_secret_name(name)))

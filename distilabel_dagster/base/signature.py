@@ -14,10 +14,16 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from distilabel_dagster.base.code_fingerprint import fingerprint_code
-from distilabel_dagster.base.serializable import SerializableModel, is_dumped, is_secret_name, module_name
+from distilabel_dagster.base.serializable import (
+    COLUMN_FIELDS,
+    SerializableModel,
+    is_dumped,
+    is_secret,
+    module_name,
+)
 from distilabel_dagster.errors import SerializationError
 
 SIGNATURE_SCHEME: Final = 1
@@ -110,7 +116,9 @@ def describe_identity(model: SerializableModel) -> dict[str, Any]:
     cls = type(model)
     code_version = getattr(model, "code_version", None)
     fields = {
-        name: _identity_value(getattr(model, name), f"{cls.__name__}.{name}")
+        name: dict(getattr(model, name))
+        if name in COLUMN_FIELDS
+        else _identity_value(getattr(model, name), f"{cls.__name__}.{name}")
         for name, info in cls.model_fields.items()
         if name not in NON_IDENTITY_FIELDS and is_dumped(name, info, getattr(model, name))
     }
@@ -134,7 +142,7 @@ def _identity_value(value: Any, where: str) -> Any:
         return {
             str(key): _identity_value(item, f"{where}.{key}")
             for key, item in value.items()
-            if not isinstance(item, SecretStr) and not (is_secret_name(str(key)) and isinstance(item, str))
+            if not is_secret(str(key), item)
         }
     if isinstance(value, list | tuple):
         return [_identity_value(item, f"{where}[]") for item in value]

@@ -1,12 +1,15 @@
 """The cache's files, on a local disk or any fsspec store: durable, atomic, whole or absent."""
 
 import contextlib
+import datetime as dt
 import errno
 import itertools
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +25,12 @@ _REFUSED: Final = frozenset(
         *(errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
     }
 )
+_STORE_ERRORS: Final = {
+    "aiohttp": ("ClientError",),
+    "asyncio": ("TimeoutError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+}
+_FLAT: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"})
 _WRITES: Final = frozenset({"written", "linked"})
 _TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
 _counter = itertools.count()
@@ -34,22 +43,52 @@ def _explained(action: str, path: str) -> Iterator[None]:
         yield
     except CacheError:
         raise
-    except OSError as error:
+    except _store_errors() as error:
         if isinstance(error, FileNotFoundError) and action not in _WRITES:
             raise
-        if error.errno in _FULL:
+        number = getattr(error, "errno", None)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if number in _FULL:
             raise CacheFullError(
-                f"{path} can't be {action}: {error.strerror}. Rows committed before are safe. Free some space (or "
+                f"{path} can't be {action}: {reason}. Rows committed before are safe. Free some space (or "
                 "raise the quota) and start the same run again: it goes on from there.",
                 path=path,
             ) from error
-        if error.errno in _REFUSED:
+        if number in _REFUSED or isinstance(error, PermissionError | FileNotFoundError):
             raise CacheDirectoryError(
-                f"{path} can't be {action}: {error.strerror}. Check the path and its permissions, or give another "
+                f"{path} can't be {action}: {reason}. Check the path and its permissions, or give another "
                 "directory by `cache_dir=` or DISTILABEL_CACHE_DIR.",
                 path=path,
             ) from error
-        raise CacheError(f"{path} can't be {action}: {error}.", path=path) from error
+        raise CacheError(
+            f"{path} can't be {action}: {reason}. What was committed before stays; check the disk, or the network and "
+            "the credentials of the store, and start the same run again.",
+            path=path,
+        ) from error
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What files and stores raise; drivers of stores let some errors of the libraries below them through."""
+    found: list[type[Exception]] = [OSError]
+    for module, names in _STORE_ERRORS.items():
+        loaded = sys.modules.get(module)
+        found += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file: its path below the root, its size, and when it was written (seconds since 1970; 0 if unknown)."""
+
+    path: str
+    size_bytes: int
+    modified_at: float
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, by the word that its store has for it."""
+    value = next((info[key] for key in ("mtime", "LastModified", "updated", "created") if info.get(key)), 0)
+    return float(value.timestamp() if isinstance(value, dt.datetime) else value)
 
 
 class CacheFileSystem:
@@ -135,14 +174,19 @@ class CacheFileSystem:
             if self.is_local:
                 _write_local(self._path(path), content)
             else:
-                self._fs.makedirs(self._path(path).rpartition("/")[0], exist_ok=True)
+                self._make_parents(path)
                 self._fs.pipe_file(self._path(path), content)
+
+    def _make_parents(self, path: str) -> None:
+        # Where keys are flat there are none, and some drivers would make a bucket of a mistyped name.
+        if self.protocol not in _FLAT:
+            self._fs.makedirs(self._path(path).rpartition("/")[0], exist_ok=True)
 
     def link(self, source: str, target: str) -> None:
         """Make `target` the same file as `source`, atomically: a hard link on a local disk, a copy in the store."""
         with _explained("linked", self.full_path(target)):
             if not self.is_local:
-                self._fs.makedirs(self._path(target).rpartition("/")[0], exist_ok=True)
+                self._make_parents(target)
                 self._fs.cp_file(self._path(source), self._path(target))
                 return
             temporary = _temporary_name(self._path(target))
@@ -164,6 +208,11 @@ class CacheFileSystem:
                 if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
                     return True
                 return ours.st_size == theirs.st_size and self.read_bytes(source) == self.read_bytes(target)
+            self._fs.invalidate_cache()
+            infos = [self._fs.info(self._path(path)) for path in (source, target)]
+            sizes, tags = ([info.get(key) for info in infos] for key in ("size", "ETag"))
+            if sizes[0] != sizes[1] or (tags[0] is not None and tags[0] == tags[1]):
+                return bool(sizes[0] == sizes[1])
             return bool(self._fs.cat_file(self._path(source)) == self._fs.cat_file(self._path(target)))
         except FileNotFoundError:
             return False
@@ -186,11 +235,28 @@ class CacheFileSystem:
                     self._fs.invalidate_cache()
                     names = [
                         entry["name"].rstrip("/").rpartition("/")[2]
-                        for entry in self._fs.ls(self._path(path))
+                        for entry in self._fs.ls(
+                            self._path(path), detail=True
+                        )  # the default isn't the same in all
                     ]
             except FileNotFoundError:
                 return []
         return sorted(name for name in names if name and not _TEMPORARY.fullmatch(name))
+
+    def list_files(self, path: str) -> list[FileInfo]:
+        """Describe all files below a directory, by path, temporary files left out; none where there is no directory."""
+        with _explained("listed", self.full_path(path)):
+            if not self.is_local:
+                self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(self._path(path), detail=True)
+            except FileNotFoundError:
+                return []
+        return [
+            FileInfo(each.removeprefix(self.root).lstrip("/"), int(info.get("size") or 0), _modified(info))
+            for each, info in sorted(found.items())
+            if not _TEMPORARY.fullmatch(each.rpartition("/")[2])
+        ]
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
@@ -232,9 +298,7 @@ class CacheFileSystem:
         with contextlib.suppress(OSError):
             for entry in os.scandir(self._path(path)):
                 is_temporary = _TEMPORARY.fullmatch(entry.name) is not None
-                if is_temporary and (
-                    not older_than_s or time.time() - entry.stat().st_mtime > older_than_s
-                ):
+                if is_temporary and (not older_than_s or time.time() - entry.stat().st_mtime > older_than_s):
                     Path(entry.path).unlink(missing_ok=True)
 
     def check_writable(self) -> None:

@@ -10,6 +10,7 @@ from distilabel_dagster.batch import BatchRecord, Source
 
 FOOTER_KEY = b"distilabel_dagster"
 FOOTER_FORMAT = 1
+_ABSURD = 2**63
 
 
 class BatchEntry(TypedDict, total=False):
@@ -82,7 +83,10 @@ def decode_footer(content: bytes, step_name: str, signature: str, part: int) -> 
     Raises:
         ValueError: it's no footer of that step, in a form that this version knows; the message says what's wrong.
     """
-    footer: Any = json.loads(content)
+    try:
+        footer: Any = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("its footer is nested too deeply") from error
     if not isinstance(footer, dict) or footer.get("format") != FOOTER_FORMAT:
         found = footer.get("format") if isinstance(footer, dict) else footer
         raise ValueError(f"its footer has the format {found!r}, expected {FOOTER_FORMAT}")
@@ -104,19 +108,33 @@ def decode_footer(content: bytes, step_name: str, signature: str, part: int) -> 
 
 def _decode_entry(entry: Any, schemas: list[pa.Schema]) -> BatchRecord:
     created_from = {
-        str(name): [Source(*(int(number) for number in source)) for source in sources]
+        str(name): [_decode_source(source) for source in sources]
         for name, sources in entry.get("created_from", {}).items()
     }
-    seq_no, size = int(entry["seq_no"]), int(entry["size"])
-    if seq_no < 0 or size < 0:
-        raise ValueError("its footer counts below zero")
+    size = _count(entry["size"])
+    errors = {int(index): str(message) for index, message in entry.get("errors", {}).items()}
+    if any(not 0 <= index < size for index in errors):
+        raise ValueError("its footer tells of failed rows that a batch doesn't have")
     return BatchRecord(
-        seq_no=seq_no,
+        seq_no=_count(entry["seq_no"]),
         size=size,
         last_batch=bool(entry.get("last_batch", False)),
         created_from=created_from or None,
         batch_routed_to=tuple(str(name) for name in entry.get("batch_routed_to", ())),
-        revision=int(entry.get("revision", 0)),
-        errors={int(index): str(message) for index, message in entry.get("errors", {}).items()} or None,
-        schema=schemas[entry["schema"]] if "schema" in entry else None,
+        revision=_count(entry.get("revision", 0)),
+        errors=errors or None,
+        schema=schemas[_count(entry["schema"])] if "schema" in entry else None,
     )
+
+
+def _decode_source(values: Any) -> Source:
+    source = Source(*(_count(value) for value in values))
+    if source.rows_used > source.size:
+        raise ValueError("its footer tells of more rows taken than there were")
+    return source
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _ABSURD:
+        raise ValueError(f"its footer holds {value!r} where a count belongs")
+    return value

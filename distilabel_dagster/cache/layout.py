@@ -17,6 +17,8 @@ STEPS_DATA_DIR: Final = "steps_data"
 COMPLETE_FILE: Final = "complete.json"
 LEDGER_FILE: Final = "ledger.sqlite"
 SET_ASIDE_SUFFIX: Final = ".set-aside"
+DAMAGED_SUFFIX: Final = ".damaged"
+"""Of a mark beside a part whose footer is whole and whose rows couldn't be read."""
 
 _PART = re.compile(r"(\d{5,})\.parquet")
 

@@ -3,6 +3,7 @@
 What is committed is always a prefix of the step's batches, and the parts alone say what it is.
 """
 
+import contextlib
 import io
 import logging
 import threading
@@ -61,7 +62,7 @@ class StepStore:
         self.records: list[BatchRecord] = []
         self.has_lost_parts = False
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
-        self._tables_lock = threading.Lock()
+        self._reading = threading.RLock()
 
     @property
     def is_complete(self) -> bool:
@@ -92,11 +93,13 @@ class StepStore:
             for directory in filter(None, (self.path, self._shown_in)):
                 self.fs.remove_temporary_files(directory)
         for number in numbers:
-            problem = self._open_part(number)
+            mark = f"{layout.part_name(number)}{layout.DAMAGED_SUFFIX}"
+            problem = "its rows couldn't be read" if mark in names else self._open_part(number)
             if problem and for_writing:
                 self.has_lost_parts = True
                 self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
                 kept = self.fs.set_aside(self.part_file(number), layout.SET_ASIDE_SUFFIX)
+                self.fs.remove(f"{self.path}/{mark}")
                 _logger.warning(
                     "%s can't be used: %s. It was set aside as %s; its batches are computed again.",
                     self.fs.full_path(self.part_file(number)),
@@ -111,25 +114,33 @@ class StepStore:
         if number != len(self._parts) + 1:
             return f"part {len(self._parts) + 1} before it is missing"
         try:
-            with self.fs.open_input(self.part_file(number)) as file:
-                metadata = pq.read_metadata(file)
-            content = (metadata.metadata or {}).get(FOOTER_KEY)
-            if content is None:
-                return "it wasn't written by this package"
-            records = decode_footer(content, self.step_name, self.signature, number)
-            schema = metadata.schema.to_arrow_schema().remove_metadata()
+            part = self._read_footer(number)
         except _DAMAGED as error:
+            if _is_about_the_store(error):
+                raise
             return str(error) or type(error).__name__
         expected = len(self.records)
-        if [record.seq_no for record in records] != list(range(expected, expected + len(records))):
+        numbers = [record.seq_no for record in part.records]
+        if numbers != list(range(expected, expected + len(numbers))):
             return f"it should begin with batch {expected}"
-        if schema.names and sum(record.size for record in records) != metadata.num_rows:
-            return "its footer counts other rows than it holds"
         if self.is_complete:
             return "the step's last batch stands before it"
-        self._parts[number] = _Part(records, schema, content)
-        self.records += records
+        self._parts[number] = part
+        self.records += part.records
         return None
+
+    def _read_footer(self, number: int) -> _Part:
+        with self.fs.open_input(self.part_file(number)) as file, pq.ParquetFile(file) as parquet:
+            metadata, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
+        content = (metadata.metadata or {}).get(FOOTER_KEY)
+        if content is None:
+            raise ValueError("it wasn't written by this package")
+        records = decode_footer(content, self.step_name, self.signature, number)
+        if sum(record.size for record in records) != metadata.num_rows:
+            raise ValueError("its footer counts other rows than it holds")
+        if any(record.schema and set(record.schema.names) - set(schema.names) for record in records):
+            raise ValueError("its footer names columns that it doesn't hold")
+        return _Part(records, schema, content)
 
     def append(self, batches: list[Batch]) -> None:
         """Commit batches that follow on those committed; a very large list becomes several parts.
@@ -166,14 +177,19 @@ class StepStore:
         whole = pa.concat_tables([widen_table(table, schema, self.step_name) for table in tables])
         whole = whole.replace_schema_metadata({FOOTER_KEY: footer})
         sink = io.BytesIO()
-        pq.write_table(whole, sink, compression="zstd")
-        self.fs.write_bytes(self.part_file(number), sink.getvalue())
-        with self._tables_lock:
+        # Parquet's own name for a list's items would make the schema read differ from the one written.
+        pq.write_table(whole, sink, compression="zstd", use_compliant_nested_type=False)
+        # A step may be sealed, and its parts written anew, while those behind it still read them in other threads.
+        with self._reading if number in self._parts else contextlib.nullcontext():
+            self.fs.write_bytes(self.part_file(number), sink.getvalue())
             self._tables.pop(number, None)
-        self._parts[number] = _Part(placed, schema, footer)
-        first = placed[0].seq_no
-        self.records[first : first + len(placed)] = placed
+            self._take_in(number, _Part(placed, schema, footer))
         self.show(number)
+
+    def _take_in(self, number: int, part: _Part) -> None:
+        first = part.records[0].seq_no
+        self._parts[number] = part
+        self.records[first : first + len(part.records)] = part.records
 
     def replace(self, batch: Batch) -> None:
         """Commit another version of a committed batch: its part is written anew, in one step."""
@@ -191,39 +207,61 @@ class StepStore:
         Raises:
             DamagedFileError: the part is gone or can't be read.
         """
-        record = self.records[seq_no]
-        table = self._read_part(record.part).slice(record.row_offset, record.size)
+        with self._reading:
+            table = self._read_part(self.records[seq_no].part)
+            record = self.records[seq_no]
+        table = table.slice(record.row_offset, record.size)
         return table if record.schema is None else narrow_table(table, record.schema)
 
     def _read_part(self, number: int) -> pa.Table:
-        with self._tables_lock:
-            table = self._tables.get(number)
+        table = self._tables.get(number)
         if table is None:
             path = self.part_file(number)
             try:
-                with self.fs.open_input(path) as file, pq.ParquetFile(file) as parquet:
-                    table = parquet.read()
-                if (table.schema.metadata or {}).get(FOOTER_KEY) != self._parts[number].footer:
-                    raise ValueError("another run has written it anew meanwhile")
+                table = self._load_part(number)
+                footer = (table.schema.metadata or {}).get(FOOTER_KEY)
                 table = table.replace_schema_metadata(None)
-            except CacheError:
-                raise
+                if footer != self._parts[number].footer:
+                    self._follow_rewrite(number, table.schema, footer or b"null")
             except _DAMAGED as error:
+                if _is_about_the_store(error):
+                    raise
                 raise DamagedFileError(
-                    f"{self.fs.full_path(path)} can't be read ({error}). Run the pipeline again: the file is set "
-                    "aside then, and its batches are computed again.",
+                    f"{self.fs.full_path(path)} can't be read ({str(error).strip()}). Run the pipeline again: the file "
+                    "is set aside then, and its batches are computed again.",
                     path=self.fs.full_path(path),
                 ) from error
-            with self._tables_lock:
-                self._tables[number] = table
-                while len(self._tables) > _OPEN_PARTS:
-                    self._tables.popitem(last=False)
+            self._tables[number] = table
+            while len(self._tables) > _OPEN_PARTS:
+                self._tables.popitem(last=False)
         return table
+
+    def _load_part(self, number: int) -> pa.Table:
+        """Read a part; one that can't be is noted, since its footer may look whole to the next run."""
+        path = self.part_file(number)
+        try:
+            with self.fs.open_input(path) as file, pq.ParquetFile(file) as parquet:
+                return parquet.read()
+        except _DAMAGED as error:
+            if not _is_about_the_store(error) and not isinstance(error, FileNotFoundError):
+                with contextlib.suppress(CacheError):
+                    self.fs.write_bytes(f"{path}{layout.DAMAGED_SUFFIX}", str(error).strip().encode())
+            raise
+
+    def _follow_rewrite(self, number: int, schema: pa.Schema, footer: bytes) -> None:
+        """Take note that a part was written anew, with the same batches, by whoever sealed the step."""
+        records = decode_footer(footer, self.step_name, self.signature, number)
+        known = [(each.seq_no, each.size, each.revision) for each in self._parts[number].records]
+        if [(each.seq_no, each.size, each.revision) for each in records] != known:
+            raise ValueError("another run has written it anew meanwhile")
+        self._take_in(number, _Part(records, schema, footer))
 
     def read_all(self) -> pa.Table:
         """Read all committed rows in order, in the united schema."""
+        with self._reading:
+            tables = [self._read_part(number) for number in self._parts]
         schema = self.schema
-        tables = [widen_table(self._read_part(number), schema, self.step_name) for number in self._parts]
+        tables = [widen_table(table, schema, self.step_name) for table in tables]
         return pa.concat_tables(tables) if tables else EMPTY_TABLE
 
     def read_head(self, count: int) -> pa.Table:
@@ -232,7 +270,8 @@ class StepStore:
         for number in self._parts:
             if left <= 0:
                 break
-            table = self._read_part(number).slice(0, left)
+            with self._reading:
+                table = self._read_part(number).slice(0, left)
             tables.append(widen_table(table, schema, self.step_name))
             left -= table.num_rows
         return pa.concat_tables(tables) if tables else EMPTY_TABLE
@@ -265,8 +304,8 @@ class StepStore:
         self._forget()
 
     def _forget(self) -> None:
-        self._parts, self.records = {}, []
-        with self._tables_lock:
+        with self._reading:
+            self._parts, self.records = {}, []
             self._tables.clear()
 
     def truncate(self, count: int) -> None:
@@ -284,6 +323,7 @@ class StepStore:
             else:
                 self.fs.remove(self.part_file(number))
                 del self._parts[number]
+                self._tables.pop(number, None)
 
     def unite_parts(self) -> None:
         """Give all parts the one schema of the step, for readers that look at files one by one; safe to repeat."""
@@ -292,6 +332,13 @@ class StepStore:
             if not part.schema.equals(schema):
                 tables = [self.read(record.seq_no) for record in part.records]
                 self._write(number, part.records, tables, schema)
+
+
+def _is_about_the_store(error: Exception) -> bool:
+    """Whether the file couldn't be got at (permissions, network), which says nothing of what it holds."""
+    if isinstance(error, CacheError):
+        return not isinstance(error.__cause__, IsADirectoryError)
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
 
 
 def describe_schema(schema: pa.Schema) -> dict[str, Any]:

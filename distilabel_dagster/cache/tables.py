@@ -5,6 +5,8 @@ rows come from memory or from disk: a tuple is a list, each row of a batch has e
 None (Arrow has no struct without fields).
 """
 
+import datetime as dt
+import itertools
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ _SCALARS: Final[dict[type, pa.DataType]] = {
     bool: pa.bool_(),
     bytes: pa.binary(),
 }
+_UNITS: Final = ("s", "ms", "us", "ns")
 EMPTY_TABLE: Final = pa.table({})
 
 
@@ -51,11 +54,8 @@ def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
     try:
         if len(types) == 1 and (known := _SCALARS.get(next(iter(types)))) is not None:
             return pa.array(values, known)
-        if str in types and bytes in types:
-            raise pa.ArrowTypeError("str and bytes")
-        if any(getattr(value, "ndim", 1) > 1 for value in values):
-            values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
-        array = pa.array(values)
+        array = _infer_array(values, types)
+        _check_leaves(values, array.type)
         plain = _without_empty_structs(array.type)
         return array if plain == array.type else pa.array(_drop_empty_dicts(values), plain)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
@@ -67,6 +67,70 @@ def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
             step=step,
             column=column,
         ) from error
+
+
+def _infer_array(values: list[Any], types: set[type]) -> pa.Array:
+    if types & {set, frozenset}:
+        raise TypeError("a set has no order that two runs would agree on: give a sorted list")
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        lists = [_list_arrays(value) for value in values]
+        if all(one is other for one, other in zip(lists, values, strict=True)):
+            raise
+        return pa.array(lists)
+
+
+def _list_arrays(value: Any) -> Any:
+    """Give NumPy arrays of two and more dimensions, wherever they are in `value`, as lists of lists."""
+    if getattr(value, "ndim", 1) > 1 and hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        listed: Any = {key: _list_arrays(item) for key, item in value.items()}
+        return listed if any(listed[key] is not value[key] for key in value) else value
+    if isinstance(value, list | tuple):
+        listed = [_list_arrays(item) for item in value]
+        return listed if any(one is not other for one, other in zip(listed, value, strict=True)) else value
+    return value
+
+
+def _check_leaves(values: Iterable[Any], kind: pa.DataType) -> None:
+    """Refuse mixtures that Arrow would unite by changing values: text and bytes, dates with and without a time."""
+    if not _may_change(kind):
+        return
+    present = [value for value in values if value is not None]
+    if pa.types.is_list(kind):
+        _check_leaves(itertools.chain.from_iterable(present), kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            _check_leaves([value.get(field.name) for value in present if isinstance(value, dict)], field.type)
+    else:
+        _check_kinds({_kind_of(value) for value in present})
+
+
+def _may_change(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _may_change(kind.value_type)
+    if pa.types.is_struct(kind):
+        return any(_may_change(field.type) for field in kind)
+    checks = (pa.types.is_string, pa.types.is_binary, pa.types.is_date, pa.types.is_timestamp)
+    return any(is_kind(kind) for is_kind in checks)
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, dt.datetime):
+        return "times without a time zone" if value.tzinfo is None else "times with a time zone"
+    if isinstance(value, dt.date):
+        return "dates"
+    if isinstance(value, str):
+        return "text"
+    return "bytes" if isinstance(value, bytes | bytearray | memoryview) else ""
+
+
+def _check_kinds(kinds: set[str]) -> None:
+    found = sorted(kinds - {""})
+    if len(found) > 1:
+        raise TypeError(f"there are {' and '.join(found)}")
 
 
 def _drop_empty_dicts(value: Any) -> Any:
@@ -111,6 +175,12 @@ def _unite_fields(first: pa.Field, second: pa.Field, step: str) -> pa.Field:
     try:
         if _mixes_text_and_bytes(first.type, second.type):
             raise pa.ArrowTypeError("text and bytes")
+        if _have_two_time_zones(first.type, second.type):
+            return first.with_type(
+                pa.timestamp(max(first.type.unit, second.type.unit, key=_UNITS.index), "UTC")
+            )
+        if _mixes_decimals_and_floats(first.type, second.type):
+            raise pa.ArrowTypeError("a decimal isn't a float")
         merged = pa.unify_schemas([pa.schema([first]), pa.schema([second])], promote_options="permissive")
         return merged.field(0)
     except pa.ArrowException as error:
@@ -121,6 +191,17 @@ def _unite_fields(first: pa.Field, second: pa.Field, step: str) -> pa.Field:
             step=step,
             column=first.name,
         ) from error
+
+
+def _have_two_time_zones(first: pa.DataType, second: pa.DataType) -> bool:
+    if not (pa.types.is_timestamp(first) and pa.types.is_timestamp(second)):
+        return False
+    return first.tz is not None and second.tz is not None and first.tz != second.tz
+
+
+def _mixes_decimals_and_floats(first: pa.DataType, second: pa.DataType) -> bool:
+    kinds = {(pa.types.is_decimal(each), pa.types.is_floating(each)) for each in (first, second)}
+    return kinds == {(True, False), (False, True)}
 
 
 def _mixes_text_and_bytes(first: pa.DataType, second: pa.DataType) -> bool:

@@ -35,7 +35,8 @@ class RoutingBatchFunction:
         self.kwargs = kwargs
         self.source: Any = None
         self._takes_seq_no = len(inspect.signature(function).parameters) > 1
-        self._calls = 0
+        self._targets: list[str] = []
+        self._choices: list[Any] = []
 
     def bind(self, step: Any) -> "RoutingBatchFunction":
         """Give a routing function of the same kind that stands behind `step` and keeps its own count."""
@@ -46,15 +47,18 @@ class RoutingBatchFunction:
     def choose(self, step: str, targets: list[str], seq_no: int) -> list[str]:
         """Choose the successors that get batch `seq_no` of `step`, in the order of `targets`.
 
-        Where earlier batches were routed in another process, the function is called for them first, so that one
-        that keeps state goes on from where it was.
+        The function is called once for each batch, in order: where earlier ones were routed in another process, for
+        those first, so that one that keeps state goes on from where it was; a batch that is computed again goes where
+        it went before.
 
         Raises:
             RoutingError: the function chose nothing, or something that's no successor.
         """
-        while self._calls < seq_no:
-            self._call(targets, self._calls)
-        chosen = self._call(targets, seq_no)
+        if targets != self._targets:
+            self._targets, self._choices = list(targets), []
+        while len(self._choices) <= seq_no:
+            self._choices.append(self._call(targets, len(self._choices)))
+        chosen = self._choices[seq_no]
         if not isinstance(chosen, list | tuple | set) or not chosen:
             raise RoutingError(
                 f"The routing function of step `{step}` chose {chosen!r} for batch {seq_no}; expected a list with at "
@@ -69,7 +73,6 @@ class RoutingBatchFunction:
         return [name for name in targets if name in chosen]
 
     def _call(self, targets: list[str], seq_no: int) -> list[str]:
-        self._calls = max(self._calls, seq_no + 1)
         return self.function(list(targets), seq_no) if self._takes_seq_no else self.function(list(targets))
 
     def __call__(self, steps: list[str]) -> list[str]:

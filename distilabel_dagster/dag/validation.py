@@ -15,8 +15,12 @@ from distilabel_dagster.errors import (
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 
 
-def validate_dag(dag: DAG) -> None:
+def validate_dag(dag: DAG, *, parameters_may_be_missing: bool = False) -> None:
     """Check that the pipeline can run; nothing is loaded and no file is touched.
+
+    Args:
+        dag: the graph.
+        parameters_may_be_missing: whether runtime parameters that must be set may still be unset.
 
     Raises:
         PipelineDefinitionError: or one of its subclasses, naming the step, what was expected and what to do.
@@ -32,7 +36,8 @@ def validate_dag(dag: DAG) -> None:
         _check_joins,
         _check_replicas,
     ]
-    check_runtime_parameters(dag)
+    if not parameters_may_be_missing:
+        check_runtime_parameters(dag)
     for name in dag.topological_order():
         for check in checks:
             check(dag, name)
@@ -107,7 +112,8 @@ def _check_process(dag: DAG, name: str) -> None:
         raise PipelineDefinitionError(f"Step `{name}`: `process` isn't a method.")
     parameters = list(inspect.signature(function).parameters.values())
     if step.is_generator:
-        if not parameters:
+        takes = inspect.signature(step.process).parameters.values()  # type: ignore[attr-defined]  # as above
+        if not parameters or not any(p.name == "offset" or p.kind is p.VAR_KEYWORD for p in takes):
             raise PipelineDefinitionError(
                 f"Step `{name}`: `process` of a GeneratorStep needs the parameter `offset`: "
                 "`def process(self, offset=0)`."
@@ -167,7 +173,12 @@ def _check_joins(dag: DAG, name: str) -> None:
         return
     size = _batch_size(dag.steps[name])
     for each in predecessors:
-        if not dag.steps[each].is_global and size > _batch_size(dag.steps[each]):
+        if dag.steps[each].is_global:
+            raise RoutingError(
+                f"Step `{name}` brings the branches of `{source}` together batch by batch, but the global step `{each}` "
+                "makes one batch of all. Put the global step behind the join, or leave it out of the join."
+            )
+        if size > _batch_size(dag.steps[each]):
             raise RoutingError(
                 f"Step `{name}` brings the branches of `{source}` together and takes {size} rows at a time, but "
                 f"`{each}` gives {_batch_size(dag.steps[each])}. Set `input_batch_size` of `{name}` to that or less."

@@ -13,6 +13,7 @@ from distilabel_dagster.engine.events import Progress
 from distilabel_dagster.engine.output_log import OutputLog
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.worker import ThreadWorker
+from distilabel_dagster.errors import ColumnTypeError
 from distilabel_dagster.steps.step import Step
 
 _SHORTEST_S: Final = 0.5
@@ -38,17 +39,18 @@ class Committer:
         self._state = state
         self._order = dag.topological_order()
         self._worker = ThreadWorker("commit")
+        self._is_ending = False
         self._started_at = time.monotonic()
         self._progress_at = self._started_at
 
     async def run(self) -> None:
-        """Commit in rounds until cancelled.
+        """Commit in rounds until told to `finish`.
 
         Raises:
             CacheError: the cache can't be written; what was committed before stays.
             ColumnTypeError: a step's batches have no common schema.
         """
-        while True:
+        while not self._is_ending:
             elapsed = time.monotonic() - self._started_at
             pause = min(max(elapsed * _SHARE_OF_RUN, _SHORTEST_S), _LONGEST_S)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -56,11 +58,19 @@ class Committer:
             await self.commit()
             self._report_progress()
 
+    def finish(self) -> None:
+        """Let `run` return; a round that's on is finished first."""
+        self._is_ending = True
+        self._state.notify()
+
     def _is_urgent(self) -> bool:
+        if self._is_ending:
+            return True
+        most_bytes = min(_URGENT_BYTES, self._state.options.max_pending_bytes)
         for log in self._state.logs.values():
             if log.pending and (log.is_complete or self._state.is_stopping):
                 return True
-            if log.pending_bytes > _URGENT_BYTES or log.rows - log.committed_rows > _URGENT_ROWS:
+            if log.pending_bytes > most_bytes or log.pending_rows > _URGENT_ROWS:
                 return True
         return False
 
@@ -74,17 +84,39 @@ class Committer:
         logs = [(self._state.logs[name], list(self._state.logs[name].pending)) for name in self._order]
         if not any(pending for _, pending in logs):
             return
-        await self._worker.submit(self._write, logs)
-        for log, pending in logs:
-            log.mark_committed(len(pending))
+        error = await self._worker.submit(self._write, logs)
+        for log, _ in logs:
+            log.mark_committed(len(log.store.records) - log.committed)
         self._state.notify()
+        if error is not None:
+            raise error
 
-    def _write(self, logs: list[tuple[OutputLog, list[Batch]]]) -> None:
+    def _write(self, logs: list[tuple[OutputLog, list[Batch]]]) -> ColumnTypeError | None:
+        """Write what can be written; a step whose batches don't go together holds up only itself and what follows."""
         self._state.check_lease()
-        for log, pending in logs:
-            if pending:
-                log.store.append(pending)
+        first_error: ColumnTypeError | None = None
+        failed: set[str] = set()
+        for name, (log, pending) in zip(self._order, logs, strict=True):
+            # An earlier round may have been given up when it had written some of them.
+            left = [batch for batch in pending if batch.record.seq_no >= len(log.store.records)]
+            if not left or name in failed:
+                continue
+            try:
+                self._append(log, left)
+            except ColumnTypeError as error:
+                first_error = first_error or error
+                failed |= {name, *self._dag.descendants([name])}
         self.write_snapshot()
+        return first_error
+
+    @staticmethod
+    def _append(log: OutputLog, batches: list[Batch]) -> None:
+        try:
+            log.store.append(batches)
+        except ColumnTypeError:
+            for batch in batches:
+                if batch.record.seq_no == len(log.store.records):
+                    log.store.append([batch])
 
     def write_snapshot(self) -> None:
         """Write `batch_manager.json` and its companions from what is committed."""

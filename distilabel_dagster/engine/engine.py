@@ -1,6 +1,7 @@
 """The engine: runs a graph of steps against a cache and tells of it by events."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +23,7 @@ from distilabel_dagster.engine.resume import find_stale, usable_batches
 from distilabel_dagster.engine.run_state import END, RunOptions, RunState, WriteLease
 from distilabel_dagster.engine.signals import stop_on_signals
 from distilabel_dagster.engine.step_runner import StepRunner
-from distilabel_dagster.errors import CacheError, IncompleteRunError
+from distilabel_dagster.errors import CacheError, ColumnTypeError, IncompleteRunError
 
 _AFTER_GRACE_S: Final = 5.0
 
@@ -55,8 +56,9 @@ class Engine:
         self._options = options
         self._acquire = acquire
         self._state = RunState({}, options)
+        # Of its own for each run: what one computes can't be taken for what another had in the same place.
+        self._revision = time.time_ns() // 1_000_000
         self._runners: dict[str, StepRunner] = {}
-        self._base_revisions: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_reason: str | None = None
         self._error: BaseException | None = None
@@ -100,8 +102,9 @@ class Engine:
         """Ask for a clean stop, from any thread or a signal handler; returns at once."""
         self._stop_reason = self._stop_reason or reason
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._begin_stop)
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the run is over, and its loop closed
+                loop.call_soon_threadsafe(self._begin_stop)
 
     def _prepare(self) -> RunStarted:
         """Read what is committed, drop what can't be used, and tell how far each step is."""
@@ -116,8 +119,11 @@ class Engine:
         for name in to_write:
             stores[name].open(for_writing=True)
         self._reset_steps()
-        for name in self._steps:
-            self._drop_unusable(name)
+        for name, usable in self._count_usable().items():
+            if name in self._steps:
+                if usable < len(stores[name].records):
+                    stores[name].truncate(usable)
+                stores[name].show_all()
         self._state.logs = {name: OutputLog(store) for name, store in stores.items()}
         self._state.repaired |= stores.keys() - set(self._steps)
         self._state.finished |= stores.keys() - set(self._steps)
@@ -132,28 +138,24 @@ class Engine:
         """The steps that aren't whole: only these are this run's to write, others may run on what is complete."""
         stores = self._cache.stores
         stale = self._find_stale()
+        usable = self._count_usable()
         anew = self._steps_to_reset()
         return [
             name
             for name in self._steps
-            if stale[name] or name in anew or not stores[name].is_complete or self._usable(name) is not None
+            if stale[name]
+            or name in anew
+            or not stores[name].is_complete
+            or usable[name] < len(stores[name].records)
         ]
 
-    def _usable(self, name: str) -> int | None:
-        """How many of a step's batches can be used, if not all."""
-        stores = self._cache.stores
-        batches = {each: len(stores[each].records) for each in self._dag.predecessors(name)}
-        usable = usable_batches(stores[name].records, batches)
-        return usable if usable < len(stores[name].records) else None
-
-    def _drop_unusable(self, name: str) -> None:
-        store = self._cache.stores[name]
-        usable = self._usable(name)
-        if usable is not None:
-            store.truncate(usable)
-        if usable is not None or store.has_lost_parts:
-            self._base_revisions[name] = int(time.time())
-        store.show_all()
+    def _count_usable(self) -> dict[str, int]:
+        """For each step, how many of its committed batches can be used; all of those outside the run."""
+        records = {name: store.records for name, store in self._cache.stores.items()}
+        for name in self._steps:
+            predecessors = {each: records[each] for each in self._dag.predecessors(name)}
+            records[name] = records[name][: usable_batches(name, records[name], predecessors)]
+        return {name: len(found) for name, found in records.items()}
 
     def _check_predecessors(self) -> None:
         for name in self._steps:
@@ -177,22 +179,16 @@ class Engine:
         for name in reversed(self._steps):
             if name in anew:
                 self._cache.stores[name].reset()
-                self._base_revisions[name] = int(time.time())
 
     def _find_stale(self) -> dict[str, set[int]]:
         """For each step, the committed batches that no longer hold; none for steps outside the run."""
-        records = {name: store.records for name, store in self._cache.stores.items()}
-        stale: dict[str, set[int]] = {}
-        for name in self._dag.topological_order():
+        stores, usable = self._cache.stores, self._count_usable()
+        records = {name: store.records[: usable[name]] for name, store in stores.items()}
+        retry = self._options.retry_failed
+        stale: dict[str, set[int]] = {name: set() for name in stores}
+        for name in self._steps:
             predecessors = {each: records[each] for each in self._dag.predecessors(name)}
-            usable = usable_batches(records[name], {each: len(found) for each, found in predecessors.items()})
-            stale[name] = (
-                find_stale(
-                    records[name][:usable], predecessors, stale, retry_failed=self._options.retry_failed
-                )
-                if name in self._steps
-                else set()
-            )
+            stale[name] = find_stale(records[name], predecessors, stale, retry_failed=retry)
         return stale
 
     def _run_loop(self) -> None:
@@ -220,8 +216,7 @@ class Engine:
     async def _run_stage(self, stage: list[str], committing: "asyncio.Future[None]") -> None:
         """Run the steps of a stage side by side until each is finished or stopped."""
         for name in stage:
-            revision = self._base_revisions.get(name, 0)
-            self._runners[name] = StepRunner(self._dag, name, self._state, revision)
+            self._runners[name] = StepRunner(self._dag, name, self._state, self._revision)
         for name in stage:
             consumers = [each for each in self._dag.successors(name) if each in stage]
             self._runners[name].consumers = [self._runners[each] for each in consumers]
@@ -261,11 +256,16 @@ class Engine:
         """Commit what the last round left, write the snapshot, and say how it ended."""
         if self._deadline is not None:
             self._deadline.cancel()
-        committing.cancel()
+        committer.finish()
         await asyncio.wait({committing})
-        if not isinstance(self._error, CacheError):
-            await committer.commit()
-            await asyncio.to_thread(committer.write_snapshot)
+        if (error := committing.exception()) is not None:
+            self._error = self._error or error
+        if not isinstance(error or self._error, CacheError):
+            try:
+                await committer.commit()
+                await asyncio.to_thread(committer.write_snapshot)
+            except (CacheError, ColumnTypeError) as late_error:
+                self._error = self._error or late_error
         unfinished = tuple(name for name in self._steps if not self._is_finished(name))
         if unfinished:
             self._state.emit(RunStopped(unfinished))

@@ -25,6 +25,7 @@ class OutputLog:
         self.rows = sum(record.size for record in self.records)
         self.pending: list[Batch] = []
         self.pending_bytes = 0
+        self.pending_rows = 0
         self._hot: OrderedDict[int, pa.Table] = OrderedDict()
         self._hot_bytes = 0
 
@@ -41,7 +42,7 @@ class OutputLog:
     @property
     def committed_rows(self) -> int:
         """Number of committed rows."""
-        return self.rows - sum(batch.record.size for batch in self.pending)
+        return self.rows - self.pending_rows
 
     def append(self, batch: Batch) -> None:
         """Add the next batch; it can be read at once, and is to be committed."""
@@ -49,6 +50,7 @@ class OutputLog:
         self.rows += batch.record.size
         self.pending.append(batch)
         self.pending_bytes += batch.table.nbytes
+        self.pending_rows += batch.record.size
         self._hot[batch.record.seq_no] = batch.table
         self._hot_bytes += batch.table.nbytes
 
@@ -56,6 +58,7 @@ class OutputLog:
         """Note that the first `count` pending batches are on disk."""
         done, self.pending = self.pending[:count], self.pending[count:]
         self.pending_bytes -= sum(batch.table.nbytes for batch in done)
+        self.pending_rows -= sum(batch.record.size for batch in done)
         first_pending = self.committed
         while self._hot_bytes > _HOT_BYTES and self._hot:
             seq_no = next(iter(self._hot))

@@ -4,11 +4,16 @@ A batch holds if each batch that it was made from holds, at the revision that it
 doesn't hold is computed again in its place; all else stays.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from distilabel_dagster.batch import BatchRecord, Source
+from distilabel_dagster.cache.tables import unite_schemas, widen_table
 from distilabel_dagster.engine.step_buffer import InputPlan, Slice
+from distilabel_dagster.errors import ColumnTypeError
 
 
 @dataclass(slots=True)
@@ -19,21 +24,41 @@ class _Taken:
     now: dict[int, int] = field(default_factory=dict)
 
 
-def usable_batches(records: list[BatchRecord], predecessor_batches: Mapping[str, int]) -> int:
-    """Count the leading batches whose inputs are all committed.
+def usable_batches(
+    step: str, records: list[BatchRecord], predecessors: Mapping[str, list[BatchRecord]]
+) -> int:
+    """Count the leading batches whose inputs are all there.
 
     Behind a predecessor that lost batches (a damaged part was set aside) the rest can't be checked, so it's computed
-    again.
+    again. A last batch is usable only if its predecessors end where it says that they do.
 
     Args:
-        records: a step's committed batches.
-        predecessor_batches: predecessor -> number of its committed batches.
+        step: the step's name.
+        records: its committed batches.
+        predecessors: predecessor -> its batches that can be used.
     """
+    reached = dict.fromkeys(predecessors, -1)
     for count, record in enumerate(records):
         for name, sources in record.sources.items():
-            if any(source.seq_no >= predecessor_batches[name] for source in sources):
-                return count
+            reached[name] = max([reached[name], *(source.seq_no for source in sources)])
+        if any(reached[name] >= len(found) for name, found in predecessors.items()):
+            return count
+        ends = (_ends_by(found, step, reached[name]) for name, found in predecessors.items())
+        if record.last_batch and not all(ends):
+            return count
     return len(records)
+
+
+def _ends_by(records: list[BatchRecord], step: str, seq_no: int) -> bool:
+    """Whether a predecessor is complete, and gives `step` nothing behind batch `seq_no`."""
+    if not records or not records[-1].last_batch:
+        return False
+    behind = itertools.takewhile(lambda record: record.seq_no > seq_no, reversed(records))
+    return not any(
+        (record.size or any(record.sources.values()))
+        and (not record.batch_routed_to or step in record.batch_routed_to)
+        for record in behind
+    )
 
 
 def find_stale(
@@ -95,6 +120,22 @@ def iter_repairs(
                 is_due = is_due or current.revision != source.revision
         if is_due:
             yield record, InputPlan(slices, created_from, record.last_batch)
+
+
+def holds_same_rows(table: pa.Table, before: pa.Table) -> bool:
+    """Whether two versions of a batch hold the same rows; a column of Nones has no type of its own.
+
+    Args:
+        table: the batch as it was computed now.
+        before: as it was read from the cache, where it may have got the types of the batches around it.
+    """
+    if table.schema.names != before.schema.names or table.num_rows != before.num_rows:
+        return False
+    try:
+        is_wider = unite_schemas([before.schema, table.schema], "").equals(before.schema)
+        return bool(is_wider and widen_table(table, before.schema, "").equals(before))
+    except ColumnTypeError:
+        return False
 
 
 def _place(source: Source, current: BatchRecord, taken: _Taken) -> Slice:

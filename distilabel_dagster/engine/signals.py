@@ -21,13 +21,15 @@ def stop_on_signals(request_stop: Callable[[str], None]) -> Iterator[None]:
     signal is delivered at once. One that comes within half a second counts as the first: a terminal's Ctrl+C reaches
     a worker process twice, from the terminal and from its parent.
 
-    Outside the main thread, where signals can't be handled, nothing is done.
+    Outside the main thread, where signals can't be handled, nothing is done. A block that is left in another thread
+    than it was entered in (a generator around it was closed there) can't put the handlers back: the next signal does.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         yield
         return
     received: list[tuple[int, float]] = []
     before: dict[int, Any] = {}
+    is_left = False
 
     def restore() -> None:
         for number, handler in before.items():
@@ -36,7 +38,10 @@ def stop_on_signals(request_stop: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not received:
+        if is_left:
+            restore()
+            signal.raise_signal(number)
+        elif not received:
             received.append((number, now))
             request_stop(signal.Signals(number).name)
         elif now - received[0][1] > _SAME_SIGNAL_S:
@@ -49,6 +54,12 @@ def stop_on_signals(request_stop: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        restore()
-        if received:
-            signal.raise_signal(received[0][0])
+        is_left = True
+        if _is_main_thread():
+            restore()
+            if received:
+                signal.raise_signal(received[0][0])
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

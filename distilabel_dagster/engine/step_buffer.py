@@ -40,7 +40,16 @@ class InputPlan:
     @property
     def size(self) -> int:
         """Rows of the longest input list."""
-        return max((sum(s.stop - s.start for s in slices) for slices in self.slices.values()), default=0)
+        return max(self._sizes, default=0)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether all input lists have equally many rows."""
+        return len(set(self._sizes)) <= 1
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [sum(each.stop - each.start for each in slices) for slices in self.slices.values()]
 
 
 class StepBuffer(Protocol):
@@ -103,8 +112,8 @@ class InputView:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all rows are taken and none comes."""
-        return self.finished and self.available == 0
+        """Whether all is taken and nothing comes; batches without rows count too, as those behind may wait for them."""
+        return self.finished and not self._waiting
 
     def ready_rows(self, wanted: int) -> int | None:
         """How many rows a plan that wants `wanted` would take now; None if it should wait for more."""

@@ -13,7 +13,7 @@ from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.routing import RoutingBatchFunction
 from distilabel_dagster.engine.convergence import ConvergenceBuffer
 from distilabel_dagster.engine.events import RowsFailed, StepFinished, StepStarted, StepStopped, StepWarning
-from distilabel_dagster.engine.resume import iter_repairs
+from distilabel_dagster.engine.resume import holds_same_rows, iter_repairs, usable_batches
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.step_buffer import GlobalBuffer, InputPlan, JoinBuffer, StepBuffer
 from distilabel_dagster.engine.worker import (
@@ -23,8 +23,9 @@ from distilabel_dagster.engine.worker import (
     ThreadWorker,
     load_step,
     process_batch,
+    unload_step,
 )
-from distilabel_dagster.errors import MisalignedBranchesError, RoutingError, StepProcessError
+from distilabel_dagster.errors import RoutingError, StepProcessError
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 
 
@@ -90,6 +91,8 @@ class StepRunner:
         self._worker: ThreadWorker | None = None
         self._pool: ReplicaPool | None = None
         self._started_at: float | None = None
+        self._is_loaded = False
+        self._alone = 0
         self._buffer: StepBuffer | None = None
         self._told_of: list[str] = []
         self._fed: dict[str, int] = {}
@@ -115,9 +118,14 @@ class StepRunner:
             if not log.is_complete and not state.is_stopping:
                 await (self._generate() if isinstance(self.step, GeneratorStep) else self._consume())
             await state.wait(lambda: log.committed == len(log.records))
+            await self._unload()
             await state.wait(lambda: predecessors <= state.finished or self._is_cut_off(predecessors))
         except asyncio.CancelledError:
-            state.emit(StepStopped(self.name, log.committed_rows, max(1, len(self._in_flight))))
+            state.emit(StepStopped(self.name, log.committed_rows, self._alone + len(self._in_flight)))
+            raise
+        except Exception:
+            if not self._in_flight:
+                await self._unload()
             raise
         finally:
             self._close()
@@ -174,25 +182,48 @@ class StepRunner:
 
     async def _repair(self) -> None:
         """Compute again, in their place, committed batches that failed or whose inputs changed."""
-        state, store = self._state, self._log.store
+        state = self._state
         predecessors = {name: state.logs[name].records for name in self._dag.predecessors(self.name)}
+        usable = usable_batches(self.name, self._log.records, predecessors)
+        if usable < len(self._log.records):
+            await self._drop(usable)
         retry = state.options.retry_failed and not self.step.is_generator
         for record, plan in iter_repairs(list(self._log.records), predecessors, retry_failed=retry):
             if state.is_stopping:
                 return
-            output = await self._compute(plan, record.seq_no)
-            before = await self._thread().submit(store.read, record.seq_no)
-            is_changed = not output.table.equals(before) or output.errors != (record.errors or {})
-            revision = max(record.revision + 1, self._base_revision) if is_changed else record.revision
-            again = replace(self._record(plan, record.seq_no, output), revision=revision)
-            again = replace(again, batch_routed_to=record.batch_routed_to)
-            state.check_lease()
-            await self._thread().submit(store.replace, Batch(again, output.table))
-            self.computed += 1
-            self._report_failures(record.seq_no, output)
+            if not (plan.is_aligned or self.step.is_global):
+                # Branches gave other numbers of rows than before: from here on rows are paired anew.
+                await self._drop(record.seq_no)
+                break
+            self._alone = 1
+            await self._compute_again(plan, record)
+            self._alone = 0
         self._log.reload()
         state.repaired.add(self.name)
         state.notify()
+
+    async def _drop(self, count: int) -> None:
+        """Forget all but the first `count` committed batches; what follows them is computed anew."""
+        self._state.check_lease()
+        await self._thread().submit(self._log.store.truncate, count)
+        self._log.reload()
+
+    async def _compute_again(self, plan: InputPlan, record: BatchRecord) -> None:
+        """Put another version of a committed batch in its place."""
+        store = self._log.store
+        output = await self._compute(plan, record.seq_no)
+        before = await self._thread().submit(store.read, record.seq_no)
+        is_changed = not holds_same_rows(output.table, before) or output.errors != (record.errors or {})
+        revision = max(record.revision + 1, self._base_revision) if is_changed else record.revision
+        again = replace(
+            self._record(plan, record.seq_no, output),
+            revision=revision,
+            batch_routed_to=record.batch_routed_to,
+        )
+        self._state.check_lease()
+        await self._thread().submit(store.replace, Batch(again, output.table))
+        self.computed += 1
+        self._report_failures(record.seq_no, output)
 
     def _thread(self) -> ThreadWorker:
         if self._worker is None:
@@ -208,6 +239,7 @@ class StepRunner:
             self._pool = ReplicaPool(self.step, self._replicas)
         else:
             await self._thread().submit(load_step, self.step)
+            self._is_loaded = True
         self._state.emit(StepStarted(self.name, self._replicas))
 
     def _close(self) -> None:
@@ -216,9 +248,17 @@ class StepRunner:
         if self._pool is not None:
             self._pool.close()
         if self._worker is not None:
-            if self._started_at is not None and self._pool is None:
-                self._worker.unload(self.step)
+            if self._is_loaded:
+                self._worker.post(unload_step, self.step)
             self._worker.close()
+
+    async def _unload(self) -> None:
+        """Give back what the step got, before the run goes on to the next stage or ends."""
+        if self._pool is not None:
+            await self._thread().submit(self._pool.finish)
+        elif self._is_loaded:
+            self._is_loaded = False
+            await self._thread().submit(unload_step, self.step)
 
     async def _generate(self) -> None:
         """Pull batches of a generator step."""
@@ -230,11 +270,10 @@ class StepRunner:
             await state.wait(lambda: state.is_stopping or self._has_room())
             if state.is_stopping:
                 return
-            pulled = asyncio.ensure_future(self._thread().submit(rows.pull))
-            pulled.add_done_callback(lambda _: state.notify())
-            await state.wait(pulled.done)
+            self._alone = 1
+            made = await self._thread().submit(rows.pull)
+            self._alone = 0
             seq_no = len(log.records)
-            made = pulled.result()
             if made is None:
                 if not log.rows:
                     state.emit(StepWarning(self.name, "gave no rows at all; the steps behind it get none"))
@@ -314,11 +353,7 @@ class StepRunner:
         return output
 
     def _read(self, plan: InputPlan) -> list[pa.Table]:
-        inputs = {name: self._state.logs[name].read_slices(slices) for name, slices in plan.slices.items()}
-        counts = {name: table.num_rows for name, table in inputs.items()}
-        if not self.step.is_global and len(set(counts.values())) > 1:
-            raise MisalignedBranchesError(self.name, counts, "in a batch that was computed again")
-        return list(inputs.values())
+        return [self._state.logs[name].read_slices(slices) for name, slices in plan.slices.items()]
 
     def _record(self, plan: InputPlan, seq_no: int, output: Output) -> BatchRecord:
         routing = self._dag.routing.get(self.name)

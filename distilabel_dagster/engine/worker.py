@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import queue
@@ -51,12 +52,20 @@ def load_step(step: BaseStep) -> None:
         step.load()
     except DistilabelDagsterError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise StepLoadError(
             f"Step `{step.name}` couldn't be loaded: {type(error).__name__}: {error}. Nothing of it was computed in "
             "this run; what was committed before stays.",
             step=step.name,
         ) from error
+
+
+def unload_step(step: BaseStep) -> None:
+    """Call the step's `unload`; a failure is only logged, as all its batches are made."""
+    try:
+        step.unload()
+    except BaseException as error:  # noqa: BLE001  (as in `load_step`)
+        _logger.warning("Step `%s`: `unload()` failed: %s: %s", step.name, type(error).__name__, error)
 
 
 def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
@@ -80,9 +89,9 @@ def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no:
         rows = step.run_process(*rows_in)
     except StepOutputError:
         raise
-    except Exception as error:
+    except BaseException as error:
         told = f"{type(error).__name__}: {error}"
-        if on_error == "raise" or step.is_global:
+        if on_error == "raise" or step.is_global or not isinstance(error, Exception):
             raise StepProcessError(
                 f"Step `{step.name}` failed on batch {seq_no} ({max(map(len, rows_in))} rows): {told}. What was "
                 "committed before stays; mend the cause and start the same run again.",
@@ -115,7 +124,7 @@ class RowSource:
             made = self._step.process(offset=offset)
         except DistilabelDagsterError:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._failure(error) from error
         if not hasattr(made, "__next__"):
             raise StepOutputError(
@@ -139,7 +148,7 @@ class RowSource:
                 return None
             except DistilabelDagsterError:
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise self._failure(error) from error
             rows, last_batch = self._check(made)
             skipped = min(self._skip, len(rows))
@@ -157,7 +166,7 @@ class RowSource:
             )
         return check_rows(made[0], name, "yielded"), bool(made[1])
 
-    def _failure(self, error: Exception) -> StepProcessError:
+    def _failure(self, error: BaseException) -> StepProcessError:
         return StepProcessError(
             f"Step `{self._step.name}` failed while it made rows: {type(error).__name__}: {error}. Rows committed "
             "before stay; mend the cause and start the same run again.",
@@ -196,18 +205,9 @@ class ThreadWorker:
         self._jobs.put((future, function, arguments))
         return asyncio.wrap_future(future)
 
-    def unload(self, step: BaseStep) -> None:
-        """Call the step's `unload` behind what the thread is doing; a failure is only logged."""
-
-        def unload() -> None:
-            try:
-                step.unload()
-            except Exception as error:  # noqa: BLE001  (the user's code: the boundary of the worker)
-                _logger.warning(
-                    "Step `%s`: `unload()` failed: %s: %s", step.name, type(error).__name__, error
-                )
-
-        self._jobs.put((Future(), unload, ()))
+    def post(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run `function(*arguments)` in the thread, behind what it's doing; nobody waits for it."""
+        self._jobs.put((Future(), function, arguments))
 
     def close(self) -> None:
         """Let the thread end after what it's doing; doesn't wait."""
@@ -232,6 +232,7 @@ def _start_replica(pickled: bytes) -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
     _replica = pickle.loads(pickled)  # noqa: S301  (made by the parent process, for this one)
     load_step(_replica)
+    multiprocessing.util.Finalize(None, unload_step, (_replica,), exitpriority=0)
 
 
 def _process_in_replica(inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
@@ -280,8 +281,12 @@ class ReplicaPool:
                 step=self._step.name,
             ) from error
 
+    def finish(self) -> None:
+        """Unload the step in each process and wait for their end; call it when they're idle, in a thread."""
+        self._pool.shutdown(wait=True)
+
     def close(self) -> None:
-        """End the processes: at once if they're busy."""
+        """End the processes at once, whatever they're doing."""
         processes = list((getattr(self._pool, "_processes", None) or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:

@@ -9,8 +9,9 @@ from typing import Any, Final
 import dagster as dg
 
 from distilabel_dagster.dag.load_stages import LoadGroups
-from distilabel_dagster.errors import LoadGroupError
+from distilabel_dagster.errors import PipelineDefinitionError
 from distilabel_dagster.orchestration.events import FAILED_ROWS_CHECK
+from distilabel_dagster.orchestration.metadata import STEP
 from distilabel_dagster.orchestration.partitions import build_partitions_def
 from distilabel_dagster.orchestration.translator import (
     DistilabelStepData,
@@ -51,7 +52,7 @@ def running_group(context: dg.AssetExecutionContext) -> StepGroup | None:
 
 
 def _run_key(context: dg.AssetExecutionContext) -> tuple[str, str]:
-    return context.run_id, str(context.op_execution_context.op_handle)
+    return context.run.run_id, str(context.op_execution_context.op_handle)
 
 
 def split_into_ops(pipeline: Pipeline, load_groups: LoadGroups | None) -> dict[str, list[str]]:
@@ -78,13 +79,9 @@ def build_step_groups(
     Raises:
         PipelineDefinitionError: the pipeline can't run, or its names clash in Dagster.
     """
-    pipeline.validate()
+    pipeline.validate(parameters_may_be_missing=True)
     check_python_names(pipeline)
-    translator = translator or DistilabelTranslator()
-    keys = {
-        name: translator.get_asset_spec(DistilabelStepData(pipeline, step)).key
-        for name, step in pipeline.dag.steps.items()
-    }
+    keys = translate_keys(pipeline, translator or DistilabelTranslator())
     ops = split_into_ops(pipeline, load_groups)
     return [StepGroup(pipeline, op_name, steps, ops, keys) for op_name, steps in ops.items()]
 
@@ -107,16 +104,57 @@ def build_distilabel_asset_specs(
     Raises:
         PipelineDefinitionError: the pipeline can't run.
     """
-    pipeline.validate()
+    pipeline.validate(parameters_may_be_missing=True)
     translator = translator or DistilabelTranslator()
-    partitions_def = build_partitions_def(pipeline)
     wanted = pipeline.dag.topological_order() if steps is None else list(steps)
     return [
-        translator.get_asset_spec(DistilabelStepData(pipeline, pipeline.dag.get_step(name)))
-        .replace_attributes(partitions_def=partitions_def)
-        .with_io_manager_key(io_manager_key)
+        complete_spec(
+            translator.get_asset_spec(DistilabelStepData(pipeline, pipeline.dag.get_step(name))),
+            pipeline,
+            translator,
+            io_manager_key,
+            {STEP: name},
+        )
         for name in wanted
     ]
+
+
+def translate_keys(pipeline: Pipeline, translator: DistilabelTranslator) -> dict[str, dg.AssetKey]:
+    """Give the asset key of each step."""
+    return {
+        name: translator.get_asset_spec(DistilabelStepData(pipeline, step)).key
+        for name, step in pipeline.dag.steps.items()
+    }
+
+
+def complete_spec(
+    spec: dg.AssetSpec,
+    pipeline: Pipeline,
+    translator: DistilabelTranslator,
+    io_manager_key: str,
+    metadata: Mapping[str, Any],
+) -> dg.AssetSpec:
+    """Give a translator's spec what the pipeline's assets need to find each other, whatever their keys are.
+
+    Args:
+        spec: what the translator gave.
+        pipeline: the pipeline.
+        translator: the translator.
+        io_manager_key: resource key of the pipeline's IO manager.
+        metadata: what the IO manager knows the asset by.
+    """
+    keys = {
+        dg.AssetKey([pipeline.name, name]): key for name, key in translate_keys(pipeline, translator).items()
+    }
+    deps = [
+        dg.AssetDep(keys.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping)
+        for dep in spec.deps
+    ]
+    return (
+        spec.replace_attributes(deps=deps, partitions_def=build_partitions_def(pipeline))
+        .merge_attributes(metadata=metadata)
+        .with_io_manager_key(io_manager_key)
+    )
 
 
 def distilabel_assets(
@@ -191,7 +229,7 @@ def _build_decorator(
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         if not inspect.isgeneratorfunction(function):
-            raise LoadGroupError(
+            raise PipelineDefinitionError(
                 f"`@distilabel_assets` on `{function.__name__}`: the function must yield, as in "
                 "`yield from distilabel.run(context)`."
             )

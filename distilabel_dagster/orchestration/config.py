@@ -1,5 +1,6 @@
 """Runtime parameters as run config: a typed model per step, with the defaults in the launchpad."""
 
+import warnings
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -9,12 +10,17 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from distilabel_dagster.base.runtime_parameters import RuntimeParametersMixin
-from distilabel_dagster.base.serializable import is_secret_name
-from distilabel_dagster.errors import PipelineDefinitionError
+from distilabel_dagster.base.serializable import dump_value, is_dumped, is_secret_name
+from distilabel_dagster.errors import PipelineDefinitionError, RuntimeParameterError
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
 
-_OPTIONS = ("use_cache",)
+
+def config_name(step: str) -> str:
+    """What a step is called in run config: its name as Dagster takes it, or `step_<name>` where that isn't free."""
+    name = python_name(step)
+    is_free = not name.startswith("_") and not hasattr(dg.Config, name) and name != "use_cache"
+    return name if is_free else f"step_{name.lstrip('_')}"
 
 
 def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
@@ -23,7 +29,7 @@ def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
     Secrets have no field, since run config is stored in plain text; neither have rows.
 
     Raises:
-        PipelineDefinitionError: a step is called as an option of the run.
+        PipelineDefinitionError: two steps would have the same name in the run config.
     """
     fields: dict[str, Any] = {
         "use_cache": (
@@ -32,32 +38,38 @@ def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
         )
     }
     for name in steps:
-        if python_name(name) in _OPTIONS:
+        if config_name(name) in fields:
             raise PipelineDefinitionError(
-                f"Pipeline `{pipeline.name}`: a step can't be called `{name}`, as an option of the run config is. "
-                "Rename it."
+                f"Pipeline `{pipeline.name}`: a step can't be called `{name}`, as it would be `{config_name(name)}` in "
+                "the run config, which another step is. Rename one of them."
             )
         model = _build_model(pipeline.dag.steps[name], f"{python_name(name)}_config")
         description = f"Runtime parameters of step `{name}`."
-        fields[python_name(name)] = (model, Field(default_factory=model, description=description))
-    made: type[dg.Config] = create_model(f"{python_name(pipeline.name)}_config", __base__=dg.Config, **fields)
+        fields[config_name(name)] = (model, Field(default_factory=model, description=description))
+    return _create(f"{python_name(pipeline.name)}_config", fields)
+
+
+def _create(name: str, fields: dict[str, Any]) -> type[dg.Config]:
+    with warnings.catch_warnings():
+        # A parameter may well be called `schema` or `copy`: nobody calls those methods of a config.
+        warnings.filterwarnings("ignore", message="Field name .* shadows an attribute", category=UserWarning)
+        made: type[dg.Config] = create_model(name, __base__=dg.Config, **fields)
     return made
 
 
 def _build_model(owner: RuntimeParametersMixin, name: str) -> type[dg.Config]:
     fields: dict[str, Any] = {}
     for parameter, info, _ in owner.iter_runtime_parameters():
-        if info.exclude or is_secret_name(parameter):
-            continue
-        fields[parameter] = _build_field(info, getattr(owner, parameter))
+        value = getattr(owner, parameter)
+        if not is_secret_name(parameter) and is_dumped(parameter, info, value):
+            fields[parameter] = _build_field(info, dump_value(value, f"{name}.{parameter}"))
     for nested, value in owner.nested_parameters().items():
         model = _build_model(value, f"{name}_{nested}")
         fields[nested] = (
             model,
             Field(default_factory=model, description=f"Runtime parameters of `{nested}`."),
         )
-    made: type[dg.Config] = create_model(name, __base__=dg.Config, **fields)
-    return made
+    return _create(name, fields)
 
 
 def _build_field(info: FieldInfo, value: Any) -> tuple[Any, Any]:
@@ -96,28 +108,45 @@ def read_parameters(
         pipeline: the pipeline as it's defined.
         run_config: the run's whole config.
         op_names: op -> its steps.
+
+    Raises:
+        RuntimeParameterError: a value is to come from an environment variable that isn't set.
     """
     found: dict[str, dict[str, Any]] = {}
     ops = run_config.get("ops") or {}
     for op_name, steps in op_names.items():
         config = (ops.get(op_name) or {}).get("config") or {}
         for step in steps:
-            given = config.get(python_name(step))
+            given = config.get(config_name(step))
             if isinstance(given, Mapping):
-                differing = _differing(pipeline.dag.steps[step], given)
+                differing = _differing(pipeline.dag.steps[step], given, step)
                 if differing:
                     found[step] = differing
     return found
 
 
-def _differing(owner: RuntimeParametersMixin, given: Mapping[str, Any]) -> dict[str, Any]:
+def _differing(owner: RuntimeParametersMixin, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     nested = owner.nested_parameters()
     differing: dict[str, Any] = {}
     for name, value in given.items():
         if name in nested and isinstance(value, Mapping):
-            inner = _differing(nested[name], value)
+            inner = _differing(nested[name], value, f"{where}.{name}")
             if inner:
                 differing[name] = inner
-        elif getattr(owner, name, None) != value:
-            differing[name] = value
+            continue
+        resolved = _resolve(value, f"{where}.{name}")
+        if dump_value(getattr(owner, name, None), f"{where}.{name}") != resolved:
+            differing[name] = resolved
     return differing
+
+
+def _resolve(value: Any, where: str) -> Any:
+    """Give what a value of the run config stands for: `{"env": NAME}` is Dagster's way to name a variable."""
+    if not (isinstance(value, Mapping) and list(value) == ["env"] and isinstance(value["env"], str)):
+        return value
+    found: str | None = dg.EnvVar(value["env"]).get_value()
+    if found is None:
+        raise RuntimeParameterError(
+            f"The run config takes `{where}` from the environment variable `{value['env']}`, which isn't set."
+        )
+    return found

@@ -8,8 +8,10 @@ from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.distiset import Distiset
 from distilabel_dagster.distiset.loading import METADATA_COLUMN
-from distilabel_dagster.orchestration.partitions import build_partitions_def
+from distilabel_dagster.orchestration.assets import complete_spec, translate_keys
+from distilabel_dagster.orchestration.metadata import ENABLE_METADATA
 from distilabel_dagster.orchestration.translator import (
+    DISTISET,
     DistilabelStepData,
     DistilabelTranslator,
     python_name,
@@ -30,17 +32,21 @@ def build_distiset_asset(
         io_manager_key: resource key of the pipeline's IO manager.
     """
     translator = translator or DistilabelTranslator()
-    spec = translator.get_asset_spec(DistilabelStepData(pipeline, None))
-    keys = {
-        name: translator.get_asset_spec(DistilabelStepData(pipeline, pipeline.dag.steps[name])).key
-        for name in pipeline.leaf_steps
-    }
+    spec = complete_spec(
+        translator.get_asset_spec(DistilabelStepData(pipeline, None)),
+        pipeline,
+        translator,
+        io_manager_key,
+        {ENABLE_METADATA: pipeline.enable_metadata},
+    )
+    keys = translate_keys(pipeline, translator)
+    inputs = {name: f"{python_name(name)}_rows" for name in pipeline.leaf_steps}
 
     def compute(context: dg.AssetExecutionContext, **leaves: Any) -> Distiset:
         from datasets import DatasetDict
 
         fs = CacheFileSystem(pipeline.cache_dir, pipeline.storage_options)
-        configs = {name: leaves[python_name(name)] for name in keys}
+        configs = {name: leaves[input_name] for name, input_name in inputs.items()}
         if not pipeline.enable_metadata:
             configs = {name: _without_metadata(dataset) for name, dataset in configs.items()}
         for name, dataset in configs.items():
@@ -54,20 +60,12 @@ def build_distiset_asset(
             storage_options=pipeline.storage_options,
         )
 
-    made: Any = dg.asset(
-        key=spec.key,
-        ins={python_name(name): dg.AssetIn(key=key) for name, key in keys.items()},
-        description=spec.description,
-        group_name=spec.group_name,
-        kinds=spec.kinds,
-        metadata=spec.metadata,
-        owners=spec.owners,
-        tags={key: value for key, value in spec.tags.items() if not key.startswith("dagster/")},
-        io_manager_key=io_manager_key,
-        partitions_def=build_partitions_def(pipeline),
+    made: dg.AssetsDefinition = dg.multi_asset(
+        name=f"{python_name(pipeline.name)}__{DISTISET}",
+        specs=[spec],
+        ins={input_name: dg.AssetIn(key=keys[name]) for name, input_name in inputs.items()},
     )(compute)
-    assets: dg.AssetsDefinition = made
-    return assets
+    return made
 
 
 def _without_metadata(dataset: Any) -> Any:

@@ -1,12 +1,15 @@
 """Run events in Dagster's words."""
 
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Final
 
 import dagster as dg
 
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
-from distilabel_dagster.engine.events import RunEvent, StepFinished
+from distilabel_dagster.engine.events import RowsFailed, RunEvent, StepFinished, StepStopped
 from distilabel_dagster.orchestration.metadata import (
     BATCHES_COMPUTED,
     BATCHES_REUSED,
@@ -15,7 +18,8 @@ from distilabel_dagster.orchestration.metadata import (
     STEP_SIGNATURE,
 )
 
-FAILED_ROWS_CHECK = "no_failed_rows"
+FAILED_ROWS_CHECK: Final = "no_failed_rows"
+_FAILURES_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +52,63 @@ class LineageSource:
     predecessors: dict[str, dg.AssetKey]
 
 
-def translate_event(
-    event: RunEvent,
-    context: dg.AssetExecutionContext,
-    output: StepOutput | None,
-    asset_key: dg.AssetKey | None,
-) -> Iterator["dg.MaterializeResult[StepOutput]"]:
-    """Log an event, and give the materialization that it stands for, if it's a step's end.
+class EventLog:
+    """Tells events to the log of the run, a line each.
+
+    Each line is a row in Dagster's database, so of batches with failed rows a step gets one at most every 10 s; how
+    many were left out is told at its end.
 
     Args:
-        event: what happened.
-        context: the op's context.
-        output: the finished step's output.
-        asset_key: the finished step's asset.
+        log: the op's `context.log`.
     """
-    log = context.log.warning if event.level == "warning" else context.log.info
-    log(str(event))
-    if isinstance(event, StepFinished) and output is not None and asset_key is not None:
-        yield dg.MaterializeResult(
-            asset_key=asset_key,
-            value=output,
-            metadata={
-                BATCHES_COMPUTED: event.batches_computed,
-                BATCHES_REUSED: event.batches_reused,
-                ROWS_FAILED: event.rows_failed,
-                DURATION_S: round(event.duration_s, 3),
-                STEP_SIGNATURE: output.cache.step_signatures[event.step],
-            },
-            check_results=[_check_failed_rows(event, asset_key)],
-        )
+
+    def __init__(self, log: dg.DagsterLogManager) -> None:
+        self._log = log
+        self._told_at: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def tell(self, event: RunEvent) -> None:
+        """Add the event's line."""
+        if isinstance(event, RowsFailed):
+            now = time.monotonic()
+            if now - self._told_at.get(event.step, -_FAILURES_EVERY_S) < _FAILURES_EVERY_S:
+                self._left_out[event.step] += event.count
+                return
+            self._told_at[event.step] = now
+        elif isinstance(event, StepFinished | StepStopped) and (count := self._left_out.pop(event.step, 0)):
+            self._log.warning(
+                f"Step `{event.step}`: {count} more rows failed; `pipeline.log` in the cache has a line for each batch"
+            )
+        (self._log.warning if event.level == "warning" else self._log.info)(str(event))
+
+
+def describe_step_end(
+    event: StepFinished,
+    output: StepOutput,
+    asset_key: dg.AssetKey,
+    checks: AbstractSet[dg.AssetCheckKey],
+) -> "dg.MaterializeResult[StepOutput]":
+    """Give the materialization of a finished step.
+
+    Args:
+        event: its end.
+        output: where its rows are.
+        asset_key: its asset.
+        checks: the asset checks that the run is to make.
+    """
+    is_checked = dg.AssetCheckKey(asset_key, FAILED_ROWS_CHECK) in checks
+    return dg.MaterializeResult(
+        asset_key=asset_key,
+        value=output,
+        metadata={
+            BATCHES_COMPUTED: event.batches_computed,
+            BATCHES_REUSED: event.batches_reused,
+            ROWS_FAILED: event.rows_failed,
+            DURATION_S: round(event.duration_s, 3),
+            STEP_SIGNATURE: output.cache.step_signatures[event.step],
+        },
+        check_results=[_check_failed_rows(event, asset_key)] if is_checked else [],
+    )
 
 
 def _check_failed_rows(event: StepFinished, asset_key: dg.AssetKey) -> dg.AssetCheckResult:

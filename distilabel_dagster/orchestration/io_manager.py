@@ -11,6 +11,7 @@ from distilabel_dagster.base.environment import default_cache_dir
 from distilabel_dagster.base.signature import is_signature
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.inventory import describe_pipeline
 from distilabel_dagster.cache.pipeline_cache import read_pipeline_file, write_rows
 from distilabel_dagster.cache.step_store import StepStore
 from distilabel_dagster.cache.tables import table_rows
@@ -23,8 +24,10 @@ from distilabel_dagster.orchestration.events import StepOutput
 from distilabel_dagster.orchestration.metadata import (
     COLUMN_LINEAGE,
     CONFIGS,
+    ENABLE_METADATA,
     PREVIEW_ROWS,
     ROW_COUNT,
+    STEP,
     URI,
     describe_lineage,
     describe_rows,
@@ -119,53 +122,112 @@ class CacheIOManager(dg.IOManager):
         """Load an asset by the annotation of the input.
 
         Raises:
-            UnknownPartitionError: the cache has no such partition.
+            UnknownPartitionError: the cache has no such partition, or several are asked for at once.
             IncompleteRunError: the asset isn't complete there.
             DamagedFileError: a part can't be read.
         """
         key = context.asset_key
-        partition_key = context.asset_partition_key if context.has_asset_partitions else None
+        partition_key = _read_partition_key(context)
         wanted = context.dagster_type.typing_type
         fs = self._files()
-        if wanted is Distiset:
-            return create_distiset(
-                fs.full_path(layout.data_dir(str(partition_key))), storage_options=self.storage_options
-            )
-        signatures = self._step_signatures(fs, partition_key)
-        name = key.path[-1]
-        store = (
-            StepStore(fs, name, signatures[name])
-            if name in signatures
-            else self._foreign_store(key, partition_key)
-        )
+        metadata = _read_upstream_metadata(context)
+        if ENABLE_METADATA in metadata:
+            return self._load_distiset(fs, key, str(partition_key), wanted, bool(metadata[ENABLE_METADATA]))
+        if STEP in metadata:
+            name = str(metadata[STEP])
+            store = StepStore(fs, name, _read_step_signature(fs, key, str(partition_key), name))
+        else:
+            store = self._foreign_store(key, partition_key)
         store.open()
         if not store.is_complete:
-            raise IncompleteRunError(
-                f"The asset {key.to_user_string()} isn't complete in {fs.full_path(store.path)}"
-                f"{f' for partition {partition_key}' if partition_key else ''}: {len(store.records)} batches are "
-                "committed, the last isn't among them. Materialize it first."
-            )
+            raise _build_incomplete_error(key, partition_key, store)
         if wanted is BatchStream:
             return BatchStream(store)
         if is_dataset(wanted):
             return load_dataset(fs, store.path, store.step_name)
         return convert_table(store.read_all(), wanted)
 
-    @staticmethod
-    def _step_signatures(fs: CacheFileSystem, partition_key: str | None) -> dict[str, str]:
-        """Steps of the pipeline whose signature the partition key is."""
-        if partition_key is None or not is_signature(partition_key):
-            return {}
-        try:
-            frozen = read_pipeline_file(fs, partition_key)
-        except FileNotFoundError as error:
-            raise UnknownPartitionError(
-                f"The cache {fs.url} has no pipeline with the signature {partition_key}. Materialize its steps first, or "
-                "set the cache directory in which they were made.",
-                partition_key=partition_key,
-            ) from error
-        signatures = (frozen.get("signatures") or {}).get("steps") or {}
-        return {str(name): str(each) for name, each in signatures.items() if is_signature(str(each))}
+    def _load_distiset(
+        self, fs: CacheFileSystem, key: dg.AssetKey, signature: str, wanted: Any, enable_metadata: bool
+    ) -> Any:
+        """A pipeline's Distiset; of one with a single leaf, other annotations give that leaf's rows."""
+        _check_known(fs, key, signature)
+        entry = describe_pipeline(fs, signature)
+        unfinished = [step.name for step in entry.steps if not step.is_complete]
+        if unfinished:
+            raise IncompleteRunError(
+                f"The asset {key.to_user_string()} isn't whole for partition {signature}: the step"
+                f"{'s' if len(unfinished) > 1 else ''} {', '.join(f'`{name}`' for name in unfinished)} "
+                f"{'are' if len(unfinished) > 1 else 'is'}n't complete. Materialize the partition first."
+            )
+        distiset = create_distiset(
+            fs.full_path(layout.data_dir(signature)),
+            enable_metadata=enable_metadata,
+            storage_options=self.storage_options,
+        )
+        if wanted in (Any, None, Distiset):
+            return distiset
+        if len(entry.leaf_steps) > 1:
+            raise DistisetError(
+                f"The asset {key.to_user_string()} has the configs {', '.join(f'`{name}`' for name in entry.leaf_steps)}: "
+                "annotate the input with `Distiset`, or load the asset of one of these steps."
+            )
+        dataset = distiset[entry.leaf_steps[0]]["train"]
+        return dataset if is_dataset(wanted) else convert_table(next(iter_tables(dataset, str(key))), wanted)
+
+
+def _read_partition_key(context: dg.InputContext) -> str | None:
+    if not context.has_asset_partitions:
+        return None
+    keys = list(context.asset_partition_keys)
+    if len(keys) == 1:
+        return keys[0]
+    raise UnknownPartitionError(
+        f"The asset {context.asset_key.to_user_string()} is asked for {len(keys)} partitions at once, and only one can "
+        "be loaded. Give the asset that loads it the same partitions: "
+        f'`partitions_def=dg.DynamicPartitionsDefinition(name="<pipeline>_signatures")`.',
+        partition_key="",
+    )
+
+
+def _read_upstream_metadata(context: dg.InputContext) -> dict[str, Any]:
+    """What the definition of the asset to load says of it, in plain values."""
+    upstream = context.upstream_output
+    metadata = upstream.definition_metadata if upstream is not None else {}
+    return {name: getattr(value, "value", value) for name, value in (metadata or {}).items()}
+
+
+def _check_known(fs: CacheFileSystem, key: dg.AssetKey, signature: str) -> None:
+    if not is_signature(signature) or not fs.exists(layout.pipeline_file(signature)):
+        raise UnknownPartitionError(
+            f"The asset {key.to_user_string()} can't be loaded: the cache {fs.url} has no pipeline with the signature "
+            f"`{signature}`. Materialize its steps first, or set the cache directory in which they were made.",
+            partition_key=signature,
+        )
+
+
+def _read_step_signature(fs: CacheFileSystem, key: dg.AssetKey, signature: str, step: str) -> str:
+    """The signature that a step has in the pipeline whose signature the partition is."""
+    _check_known(fs, key, signature)
+    frozen = read_pipeline_file(fs, signature)
+    found = str(((frozen.get("signatures") or {}).get("steps") or {}).get(step) or "")
+    if not is_signature(found):
+        raise UnknownPartitionError(
+            f"The asset {key.to_user_string()} can't be loaded: the pipeline with the signature `{signature}` in the "
+            f"cache {fs.url} has no step `{step}`.",
+            partition_key=signature,
+        )
+    return found
+
+
+def _build_incomplete_error(
+    key: dg.AssetKey, partition_key: str | None, store: StepStore
+) -> IncompleteRunError:
+    of_partition = f" for partition {partition_key}" if partition_key else ""
+    return IncompleteRunError(
+        f"The asset {key.to_user_string()} isn't complete in {store.fs.full_path(store.path)}{of_partition}: "
+        f"{len(store.records)} batches are committed, the last isn't among them. Materialize it first."
+    )
 
 
 class DistilabelIOManager(dg.ConfigurableIOManagerFactory):  # type: ignore[type-arg]  # its parameter is what it makes

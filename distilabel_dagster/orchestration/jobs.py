@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from distilabel_dagster.orchestration.metadata import PARTITION_TAG
-from distilabel_dagster.orchestration.partitions import build_partitions_def
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
 
@@ -34,7 +33,6 @@ def build_distilabel_job(
     return dg.define_asset_job(
         job_name(pipeline),
         selection=dg.AssetSelection.assets(*keys),
-        partitions_def=build_partitions_def(pipeline),
         tags={PARTITION_TAG: pipeline.signature},
         executor_def=executor_def or dg.in_process_executor,
         description=f"Materialize pipeline `{pipeline.name}` for a signature, or go on where an earlier run ended.",

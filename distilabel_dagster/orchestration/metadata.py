@@ -22,6 +22,9 @@ STEP_SIGNATURE: Final = "distilabel/step_signature"
 PREVIEW: Final = "distilabel/preview"
 CONFIGS: Final = "distilabel/configs"
 STEP_CLASS: Final = "distilabel/step_class"
+STEP: Final = "distilabel/step"
+ENABLE_METADATA: Final = "distilabel/enable_metadata"
+"""On the Distiset's asset only: whether it keeps the column `distilabel_metadata`."""
 
 PREVIEW_ROWS: Final = 3
 _CELL: Final = 120

@@ -6,12 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from distilabel_dagster.base.signature import is_signature
+from distilabel_dagster.base.signature import NON_IDENTITY_FIELDS, is_signature
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.pipeline_cache import PipelineCache, read_pipeline_file
 from distilabel_dagster.errors import (
     DamagedFileError,
-    RuntimeParameterError,
     SignatureMismatchError,
     UnknownPartitionError,
 )
@@ -62,6 +61,7 @@ def pipeline_of_partition(
         UnknownPartitionError: the key is no signature, or neither the code nor the cache knows it.
         SignatureMismatchError: parameters of the run config give another signature, which is registered now; or
             today's code can't reproduce the key, and what differs is told.
+        RuntimeParameterError: a runtime parameter that must be set isn't.
     """
     if not is_signature(partition_key):
         raise UnknownPartitionError(
@@ -100,6 +100,7 @@ def _matching_cache(
     pipeline: Pipeline, partition_key: str, parameters: _Parameters, instance: dg.DagsterInstance
 ) -> PipelineCache:
     """The cache of the partition; where the run config's parameters lead elsewhere, say where."""
+    pipeline.validate()
     cache = pipeline.open_cache()
     if cache.signature == partition_key:
         return cache
@@ -183,11 +184,7 @@ def find_differences(pipeline: Pipeline, frozen: Mapping[str, Any]) -> list[str]
             continue
         differing.add(name)
         now = pipeline.dag.steps[name].dump()
-        fields = [
-            f"`{name}.{field}` was {_short(then[name].get(field))} and is {_short(now.get(field))}"
-            for field in now
-            if field not in ("runtime_parameters_info", "resources") and now[field] != then[name].get(field)
-        ]
+        fields = list(_compare(then[name], now, name))
         if fields:
             found += fields
         elif not differing & set(pipeline.dag.predecessors(name)):
@@ -195,20 +192,18 @@ def find_differences(pipeline: Pipeline, frozen: Mapping[str, Any]) -> list[str]
     return found
 
 
+def _compare(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Name the fields that differ, of those that are part of a signature; of objects in fields, their fields."""
+    for field in dict.fromkeys([*now, *then]):
+        before, after = then.get(field), now.get(field)
+        if before == after or field in NON_IDENTITY_FIELDS or field == "runtime_parameters_info":
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _compare(before, after, f"{where}.{field}")
+        else:
+            yield f"`{where}.{field}` was {_short(before)} and is {_short(after)}"
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def check_parameters(pipeline: Pipeline, parameters: _Parameters) -> None:
-    """Refuse runtime parameters that the pipeline hasn't, or of the wrong type.
-
-    Raises:
-        RuntimeParameterError: naming step and parameter.
-    """
-    with pipeline.with_parameters(parameters):
-        missing = [name for name, step in pipeline.dag.steps.items() if step.missing_runtime_parameters()]
-    if missing:
-        raise RuntimeParameterError(
-            f"Pipeline `{pipeline.name}`: runtime parameters of `{missing[0]}` are missing."
-        )

@@ -1,19 +1,20 @@
 """The resource that runs a pipeline inside an op."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from distilabel_dagster.base.columns import all_columns
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
-from distilabel_dagster.engine.events import RunEvent, StepFinished
+from distilabel_dagster.engine.events import RunStopped, StepFinished
 from distilabel_dagster.engine.run_state import RunOptions
-from distilabel_dagster.errors import PipelineDefinitionError, UnknownPartitionError
+from distilabel_dagster.errors import IncompleteRunError, PipelineDefinitionError, UnknownPartitionError
 from distilabel_dagster.orchestration.assets import StepGroup, running_group
 from distilabel_dagster.orchestration.config import read_parameters
-from distilabel_dagster.orchestration.events import LineageSource, StepOutput, translate_event
+from distilabel_dagster.orchestration.events import EventLog, LineageSource, StepOutput, describe_step_end
+from distilabel_dagster.orchestration.handlers import keep_signal_handlers
 from distilabel_dagster.orchestration.metadata import PARTITION_TAG
 from distilabel_dagster.orchestration.partitions import pipeline_of_partition, register_partition
 
@@ -32,6 +33,15 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
     grace_period_s: float = Field(
         default=30.0, description="Seconds that batches being computed get to finish when the run is stopped."
     )
+    _open_runs: "list[Generator[dg.MaterializeResult[StepOutput], None, None]]" = PrivateAttr(
+        default_factory=list
+    )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Stop what Dagster has left half-way, because an asset couldn't be stored or it was interrupted itself."""
+        with keep_signal_handlers():
+            while self._open_runs:
+                self._open_runs.pop().close()
 
     def run(
         self, context: dg.AssetExecutionContext, *, use_cache: bool | None = None
@@ -47,6 +57,13 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             SignatureMismatchError: code, data or run config don't fit the partition; nothing was run.
             StepRunError: a step failed; what was committed stays.
         """
+        results = self._run(context, use_cache)
+        self._open_runs.append(results)
+        return results
+
+    def _run(
+        self, context: dg.AssetExecutionContext, use_cache: bool | None
+    ) -> "Generator[dg.MaterializeResult[StepOutput], None, None]":
         group = running_group(context)
         if group is None:
             raise PipelineDefinitionError(
@@ -71,20 +88,41 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             register_partition(context.instance, group.pipeline, key)
             selected = context.selected_asset_keys
             steps = [name for name in group.steps if group.asset_keys[name] in selected]
-            for event in group.pipeline.iter_run(options, steps=steps, cache=cache):
-                yield from translate_event(event, context, *_describe_end(event, group, cache))
+            yield from self._run_steps(context, group, cache, steps, options)
+
+    def _run_steps(
+        self,
+        context: dg.AssetExecutionContext,
+        group: StepGroup,
+        cache: PipelineCache,
+        steps: list[str],
+        options: RunOptions,
+    ) -> "Iterator[dg.MaterializeResult[StepOutput]]":
+        log = EventLog(context.log)
+        stopped: RunStopped | None = None
+        for event in group.pipeline.iter_run(options, steps=steps, cache=cache):
+            log.tell(event)
+            if isinstance(event, StepFinished):
+                result = describe_step_end(
+                    event,
+                    _describe_output(event.step, group, cache),
+                    group.asset_keys[event.step],
+                    context.selected_asset_check_keys,
+                )
+                with keep_signal_handlers():
+                    yield result
+            elif isinstance(event, RunStopped):
+                stopped = event
+        if stopped is not None:  # a signal would have been delivered again behind the last event
+            raise IncompleteRunError(str(stopped))
 
 
-def _describe_end(
-    event: RunEvent, group: StepGroup, cache: PipelineCache
-) -> tuple[StepOutput | None, dg.AssetKey | None]:
-    """The output and the asset of the step that ended, if one did."""
-    if not isinstance(event, StepFinished):
-        return None, None
-    step = group.pipeline.dag.steps[event.step]
+def _describe_output(name: str, group: StepGroup, cache: PipelineCache) -> StepOutput:
+    """Where the output of the step that ended is, and what its columns are made of."""
+    step = group.pipeline.dag.steps[name]
     lineage = LineageSource(
         inputs=all_columns(step.get_inputs()),
         outputs=all_columns(step.get_outputs()),
-        predecessors={name: group.asset_keys[name] for name in group.pipeline.dag.predecessors(event.step)},
+        predecessors={each: group.asset_keys[each] for each in group.pipeline.dag.predecessors(name)},
     )
-    return StepOutput(cache, event.step, lineage), group.asset_keys[event.step]
+    return StepOutput(cache, name, lineage)

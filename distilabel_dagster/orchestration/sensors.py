@@ -1,11 +1,15 @@
 """Sensors: the present signature becomes a partition; what was begun is brought to its end."""
 
 import json
+import time
 from typing import Any, Final
 
 import dagster as dg
 
+from distilabel_dagster.cache import layout
+from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.inventory import list_pipelines
+from distilabel_dagster.errors import RuntimeParameterError
 from distilabel_dagster.orchestration.jobs import job_name
 from distilabel_dagster.orchestration.metadata import PARTITION_TAG
 from distilabel_dagster.orchestration.partitions import (
@@ -43,6 +47,10 @@ def build_signature_sensor(pipeline: Pipeline, *, minimum_interval_seconds: int 
         description=f"Registers the present signature of pipeline `{pipeline.name}` as a partition.",
     )
     def signature_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            pipeline.validate()
+        except RuntimeParameterError as error:
+            return dg.SkipReason(str(error))
         signature = pipeline.signature
         if context.instance.has_dynamic_partition(partitions_name(pipeline), signature):
             return dg.SkipReason(f"The signature {signature} is a partition already.")
@@ -53,17 +61,23 @@ def build_signature_sensor(pipeline: Pipeline, *, minimum_interval_seconds: int 
 
 
 def build_resume_sensor(
-    pipeline: Pipeline, *, max_attempts: int = 3, minimum_interval_seconds: int = 60
+    pipeline: Pipeline,
+    *,
+    max_attempts: int = 3,
+    minimum_interval_seconds: int = 60,
+    silent_after_s: float = 600.0,
 ) -> dg.SensorDefinition:
     """Make the sensor `<pipeline>_resume_sensor`, which runs again what was begun and isn't complete. Off by default.
 
-    A partition counts as begun when its `pipeline.yaml` is in the cache, and isn't asked for while a run of it is on.
-    Turn it on, or the instance's run retries, not both.
+    A partition counts as begun when a run has committed something under its signature, and isn't asked for while a
+    run of it is on. A run whose process was killed is on for ever, as far as Dagster knows; one that works writes a
+    line at least each half minute. Turn the sensor on, or the instance's run retries, not both.
 
     Args:
         pipeline: the pipeline.
         max_attempts: runs that it requests for a partition at most.
         minimum_interval_seconds: how often it looks, at most.
+        silent_after_s: seconds without an event after which a run that has started counts as dead.
     """
 
     @dg.sensor(
@@ -76,12 +90,16 @@ def build_resume_sensor(
     def resume_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         attempts: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         found = list_pipelines(pipeline.cache_dir, pipeline.storage_options)
-        unfinished = [each.signature for each in found if each.name == pipeline.name and not each.is_complete]
+        fs = CacheFileSystem(pipeline.cache_dir, pipeline.storage_options)
+        unfinished = [
+            each.signature
+            for each in found
+            if each.name == pipeline.name and not each.is_complete and _is_begun(fs, each.signature)
+        ]
         asked = []
         for signature in unfinished:
-            if attempts.get(signature, 0) >= max_attempts or _is_running(
-                context.instance, pipeline, signature
-            ):
+            is_spent = attempts.get(signature, 0) >= max_attempts
+            if is_spent or _is_running(context.instance, signature, silent_after_s):
                 continue
             attempts[signature] = attempts.get(signature, 0) + 1
             asked.append(signature)
@@ -99,11 +117,21 @@ def build_resume_sensor(
     return resume_sensor
 
 
-def _is_running(instance: dg.DagsterInstance, pipeline: Pipeline, signature: str) -> bool:
-    filters = dg.RunsFilter(
-        job_name=job_name(pipeline), statuses=_IN_PROGRESS, tags={PARTITION_TAG: signature}
-    )
-    return instance.get_runs_count(filters) > 0
+def _is_begun(fs: CacheFileSystem, signature: str) -> bool:
+    """Whether a run got further than to write down which pipeline the signature means."""
+    return any(fs.exists(file(signature)) for file in (layout.log_file, layout.batch_manager_file))
+
+
+def _is_running(instance: dg.DagsterInstance, signature: str, silent_after_s: float) -> bool:
+    """Whether a run of the partition is on or about to be, of whichever job; of dead ones only the silence tells."""
+    filters = dg.RunsFilter(statuses=_IN_PROGRESS, tags={PARTITION_TAG: signature})
+    for run in instance.get_runs(filters):
+        if run.status not in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
+            return True
+        latest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        if latest and time.time() - latest[0].timestamp < silent_after_s:
+            return True
+    return False
 
 
 def build_distilabel_schedule(
@@ -128,7 +156,11 @@ def build_distilabel_schedule(
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=f"Materializes pipeline `{pipeline.name}` for its present signature.",
     )
-    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        try:
+            pipeline.validate()
+        except RuntimeParameterError as error:
+            return dg.SkipReason(str(error))
         cache = freeze_partition(pipeline)
         context.instance.add_dynamic_partitions(partitions_name(pipeline), [cache.signature])
         return dg.RunRequest(partition_key=cache.signature, run_config=run_config)

@@ -44,8 +44,8 @@ class DistilabelTranslator:
     def get_asset_spec(self, data: DistilabelStepData) -> dg.AssetSpec:
         """Give the spec of a step: key `[<pipeline>, <step>]`, group `<pipeline>`, its predecessors as deps.
 
-        The key, the deps and the partitions of what is returned must stay as they are for the pipeline's assets to
-        find each other, unless they're changed for all of them alike.
+        The key of what is returned may be another: deps on the pipeline's assets follow it, and so does the IO
+        manager. Partitions, the IO manager and the metadata `distilabel/step` are set afterwards.
         """
         pipeline, step = data.pipeline, data.step
         group = python_name(pipeline.name)

@@ -23,6 +23,7 @@ from distilabel_dagster.dag.signature import compute_pipeline_signature, compute
 from distilabel_dagster.dag.validation import validate_dag
 from distilabel_dagster.errors import (
     PipelineDefinitionError,
+    PipelineFileError,
     RuntimeParameterError,
     StepNameError,
     suggest,
@@ -176,13 +177,16 @@ class PipelineDeclaration:
         """Give the stages that a run with these load groups goes through."""
         return compute_load_stages(self.dag, load_groups)
 
-    def validate(self) -> None:
+    def validate(self, *, parameters_may_be_missing: bool = False) -> None:
         """Check that the pipeline can run.
+
+        Args:
+            parameters_may_be_missing: whether runtime parameters that must be set may still be unset.
 
         Raises:
             PipelineDefinitionError: what is wrong, where, and what to do.
         """
-        validate_dag(self.dag)
+        validate_dag(self.dag, parameters_may_be_missing=parameters_may_be_missing)
         check_requirements(self.name, self.requirements)
 
     @contextlib.contextmanager
@@ -227,7 +231,10 @@ class PipelineDeclaration:
         }
 
     def save(
-        self, path: str | Path, overwrite: bool = False, format: Literal["yaml", "json"] = "yaml"
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        format: Literal["yaml", "json"] = "yaml",  # noqa: A002 (distilabel's name)
     ) -> None:
         """Write the pipeline to a file that `from_yaml` or `from_json` reads.
 
@@ -268,9 +275,15 @@ class PipelineDeclaration:
             UntrustedClassError: it names a class that nobody vouched for; nothing was imported.
         """
         pipeline, requirements = read_pipeline_data(data, source)
-        made = cls(pipeline.get("name"), pipeline.get("description"), requirements=requirements, **options)
-        for step in fill_dag(made.dag, pipeline, source, trusted_modules):
-            step.__dict__["pipeline"] = made
+        try:
+            made = cls(
+                pipeline.get("name"), pipeline.get("description"), requirements=requirements, **options
+            )
+        except StepNameError as error:
+            raise PipelineFileError(f"{source}: {error}", source=source) from error
+        # The steps register themselves in `made`, whichever pipeline's `with` block this is called in.
+        with made:
+            fill_dag(made.dag, pipeline, source, trusted_modules)
         return made
 
     @classmethod

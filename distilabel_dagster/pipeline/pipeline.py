@@ -20,6 +20,7 @@ from distilabel_dagster.errors import (
 from distilabel_dagster.pipeline.declaration import PipelineDeclaration
 from distilabel_dagster.pipeline.execution import iter_run
 from distilabel_dagster.pipeline.run_log import show_log_on_terminal
+from distilabel_dagster.steps.step import Step
 from distilabel_dagster.steps import make_generator_step
 
 if TYPE_CHECKING:
@@ -188,19 +189,29 @@ class Pipeline(PipelineDeclaration):
             StepRunError: a step failed on the batch.
         """
         show_log_on_terminal()
-        cache_dir, storage_options = self._cache_dir, self.storage_options
-        self._cache_dir, self.storage_options = f"memory://dry-run-{uuid.uuid4().hex}", {}
+        before = self._cache_dir, self.storage_options, self.ledger_url
+        self._cache_dir, self.storage_options, self.ledger_url = (
+            f"memory://dry-run-{uuid.uuid4().hex}",
+            {},
+            None,
+        )
         fs = CacheFileSystem(self._cache_dir)
         try:
             with self._with_dataset(dataset, batch_size), self.with_parameters(parameters):
-                sizes = {name: {"batch_size": batch_size} for name in self.dag.generator_steps}
-                with self.with_parameters(sizes):
+                with self.with_parameters(self._small_sizes(batch_size)):
                     distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
             distiset.pipeline_path = distiset.log_filename_path = None
             return distiset
         finally:
-            self._cache_dir, self.storage_options = cache_dir, storage_options
+            self._cache_dir, self.storage_options, self.ledger_url = before
             fs.remove_all()
+
+    def _small_sizes(self, batch_size: int) -> dict[str, dict[str, int]]:
+        sizes = {name: {"batch_size": batch_size} for name in self.dag.generator_steps}
+        if self.dag.routing:  # batch sizes have to divide each other where batches are routed whole
+            ordinary = (name for name, step in self.dag.steps.items() if isinstance(step, Step))
+            sizes.update({name: {"input_batch_size": batch_size} for name in ordinary})
+        return sizes
 
     def freeze(self, cache: PipelineCache) -> dict[str, Any]:
         """Give what `pipeline.yaml` in the cache holds: the pipeline as data, and its signatures."""

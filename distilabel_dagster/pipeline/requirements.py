@@ -13,7 +13,7 @@ def check_requirements(pipeline: str, requirements: list[str]) -> None:
     Raises:
         PipelineDefinitionError: what is missing or doesn't fit, and how to install it.
     """
-    missing = []
+    missing: list[tuple[str, str]] = []
     for text in requirements:
         try:
             requirement = Requirement(text)
@@ -21,15 +21,18 @@ def check_requirements(pipeline: str, requirements: list[str]) -> None:
             raise PipelineDefinitionError(
                 f"Pipeline `{pipeline}`: the requirement {text!r} can't be read: {error}."
             ) from error
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            missing.append(f"{text} (not installed)")
+            missing.append((text, "not installed"))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            missing.append(f"{text} (found {version})")
+            missing.append((text, f"found {version}"))
     if missing:
-        names = " ".join(f"'{text.partition(' (')[0]}'" for text in missing)
+        told = ", ".join(f"`{text}` ({problem})" for text, problem in missing)
+        names = " ".join(f"'{text}'" for text, _ in missing)
         raise PipelineDefinitionError(
-            f"Pipeline `{pipeline}` needs {', '.join(missing)}. Install with `pip install {names}`."
+            f"Pipeline `{pipeline}` needs {told}. Install with `pip install {names}`."
         )

@@ -20,6 +20,8 @@ _WRITE_EVERY_S: Final = 5.0
 class RunLog:
     """Adds lines to a pipeline's `pipeline.log` and to the logger `distilabel_dagster.pipeline`.
 
+    Each record of the logger carries the event itself as `record.event`.
+
     The file is replaced whole, at most every few seconds and when closed, since object stores can't append. Lines of
     earlier runs are kept. A log that can't be written never fails a run.
     """
@@ -38,7 +40,7 @@ class RunLog:
         """Add an event's line."""
         told = str(event)
         level = logging.WARNING if event.level == "warning" else logging.INFO
-        _logger.log(level, told)
+        _logger.log(level, told, extra={"event": event})
         now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
         self._content += f"{now} {logging.getLevelName(level):7} {told}\n".encode()
         if time.monotonic() - self._written_at > _WRITE_EVERY_S:

@@ -10,7 +10,7 @@ import yaml
 from distilabel_dagster.base.serializable import load_object
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.routing import load_routing_batch_function
-from distilabel_dagster.errors import PipelineFileError
+from distilabel_dagster.errors import PipelineDefinitionError, PipelineFileError
 from distilabel_dagster.steps.step import BaseStep
 
 TYPE_INFO: Final = {"module": "distilabel_dagster.pipeline.pipeline", "name": "Pipeline"}
@@ -33,40 +33,47 @@ def dump_dag(dag: DAG) -> dict[str, Any]:
     }
 
 
-def fill_dag(
-    dag: DAG, data: Mapping[str, Any], source: str, trusted_modules: Iterable[str] = ()
-) -> list[BaseStep]:
+def fill_dag(dag: DAG, data: Mapping[str, Any], source: str, trusted_modules: Iterable[str] = ()) -> None:
     """Add to an empty graph what `dump_dag` gave.
 
-    Returns:
-        The steps, in order.
+    Args:
+        dag: the graph of the active pipeline, in which the steps register themselves.
+        data: what `dump_dag` gave, as read.
+        source: where it was read from, for messages.
+        trusted_modules: modules that may be imported for the steps' classes.
 
     Raises:
         PipelineFileError: something is missing, of another type, or doesn't fit together.
         UntrustedClassError: a class is named that nobody vouched for; nothing was imported.
     """
     trusted_modules = tuple(trusted_modules)
-    steps = []
-    for entry in _expect_list(data, "steps", source):
-        step = load_object(_expect(entry, "step", source), source, trusted_modules)
-        if not isinstance(step, BaseStep):
-            raise PipelineFileError(
-                f"{source}: `steps` holds a `{type(step).__name__}`, which is no step.", source=source
-            )
-        dag.add_step(step)
-        steps.append(step)
-    for entry in _expect_list(data, "connections", source):
-        origin = str(_expect(entry, "from", source))
-        for target in _expect_list(entry, "to", source):
-            dag.get_step(origin)
-            dag.get_step(str(target))
-            dag.add_edge(origin, str(target))
-    for entry in _expect_list(data, "routing_batch_functions", source):
-        name = dag.get_step(str(_expect(entry, "step", source))).name
-        dag.set_routing(
-            name, load_routing_batch_function(entry, source, trusted_modules).bind(dag.steps[name])
+    try:
+        for entry in _expect_list(data, "steps", source):
+            _add_step(dag, _expect(entry, "step", source), source, trusted_modules)
+        for entry in _expect_list(data, "connections", source):
+            origin = dag.get_step(str(_expect(entry, "from", source))).name
+            for target in _expect_list(entry, "to", source):
+                dag.add_edge(origin, dag.get_step(str(target)).name)
+        for entry in _expect_list(data, "routing_batch_functions", source):
+            name = dag.get_step(str(_expect(entry, "step", source))).name
+            function = load_routing_batch_function(entry, source, trusted_modules)
+            dag.set_routing(name, function.bind(dag.steps[name]))
+    except PipelineDefinitionError as error:
+        raise PipelineFileError(
+            f"{source} holds no pipeline that can be made: {error}", source=source
+        ) from error
+
+
+def _add_step(dag: DAG, data: Any, source: str, trusted_modules: tuple[str, ...]) -> None:
+    before = len(dag.steps)
+    try:
+        made = load_object(data, source, trusted_modules)
+    except TypeError as error:
+        raise PipelineFileError(f"{source}: a step can't be made: {error}.", source=source) from error
+    if not isinstance(made, BaseStep) or len(dag.steps) == before:
+        raise PipelineFileError(
+            f"{source}: `steps` holds a `{type(made).__name__}`, which is no step.", source=source
         )
-    return steps
 
 
 def _expect(data: Any, key: str, source: str) -> Any:
@@ -98,6 +105,11 @@ def read_pipeline_data(content: Any, source: str) -> tuple[dict[str, Any], list[
         raise PipelineFileError(
             f"{source}: `pipeline` is a {type(pipeline).__name__}, expected a mapping.", source=source
         )
+    for key in ("name", "description"):
+        if not isinstance(pipeline.get(key), str | None):
+            raise PipelineFileError(
+                f"{source}: the pipeline's `{key}` is {pipeline[key]!r}, expected text.", source=source
+            )
     info = _expect(pipeline, "type_info", source)
     if info != TYPE_INFO:
         raise PipelineFileError(
@@ -105,10 +117,7 @@ def read_pipeline_data(content: Any, source: str) -> tuple[dict[str, Any], list[
             "distilabel itself name its own classes, which aren't imported.",
             source=source,
         )
-    requirements = content.get("requirements") or []
-    if not isinstance(requirements, list):
-        raise PipelineFileError(f"{source}: `requirements` isn't a list.", source=source)
-    return pipeline, [str(each) for each in requirements]
+    return pipeline, [str(each) for each in _expect_list(content, "requirements", source)]
 
 
 def read_file(path: str | Path, kind: str) -> Any:

@@ -176,13 +176,20 @@ def route_in_turn(steps: list[str], seq_no: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Shape:
-    """A pipeline: steps in order as (name, kind, predecessors); `routed` steps are behind a routing function."""
+    """A pipeline: steps in order as (name, kind, predecessors).
+
+    The steps `routed` are behind a routing function, which gets groups of `route_size` rows of `router`'s input.
+    """
 
     source: str
     count: int
     steps: tuple[tuple[str, str, tuple[str, ...]], ...]
     routed: tuple[str, ...] = ()
     route_size: int = 0
+
+    @property
+    def router(self) -> str:
+        return next((before[0] for name, _, before in self.steps if name in self.routed), "")
 
     @property
     def leaves(self) -> list[str]:
@@ -202,9 +209,11 @@ def build_pipeline(shape: Shape, cache_dir: str, sizes: dict[str, int]) -> Pipel
             )
         }
         for name, kind, before in shape.steps:
-            size = sizes[name]
+            size = shape.route_size if name == shape.router else sizes[name]
             if name in shape.routed:
-                size = next(each for each in range(min(size, shape.route_size), 0, -1) if not shape.route_size % each)
+                size = next(
+                    each for each in range(min(size, shape.route_size), 0, -1) if not shape.route_size % each
+                )
             if kind == "together" and set(before) <= set(shape.routed):
                 size = min([size, *(made[each].input_batch_size for each in before)])
             step: Step = (
@@ -220,7 +229,7 @@ def build_pipeline(shape: Shape, cache_dir: str, sizes: dict[str, int]) -> Pipel
                     made[each].connect(step)
         if shape.routed:
             routed = [made[each] for each in shape.routed]
-            made["load"].connect(*routed, routing_batch_function=route_in_turn)
+            made[shape.router].connect(*routed, routing_batch_function=route_in_turn)
     return pipeline
 
 
@@ -228,17 +237,25 @@ def expect_rows(shape: Shape) -> dict[str, Rows]:
     """What each step must have made in the end, worked out without batches."""
     made: dict[str, Rows] = {"load": [{"key": f"r{n}"} for n in range(shape.count)]}
     groups: dict[str, dict[int, Rows]] = {}
+    router_kind = next((kind for name, kind, _ in shape.steps if name == shape.router), "")
+    starts = range(0, max(shape.count, 1), shape.route_size or 1)
     for name, kind, before in shape.steps:
         if name in shape.routed:
             groups[name] = {}
-            for seq_no, at in enumerate(range(0, max(shape.count, 1), shape.route_size)):
-                if name in route_in_turn.choose("load", list(shape.routed), seq_no):
+            for seq_no, at in enumerate(starts):
+                if name in route_in_turn.choose(shape.router, list(shape.routed), seq_no):
                     rows = made["load"][at : at + shape.route_size]
-                    groups[name][seq_no] = [out for row in rows for out in apply_kind(kind, name, before[0], row)]
+                    if shape.router != "load":
+                        rows = [
+                            out for row in rows for out in apply_kind(router_kind, shape.router, "load", row)
+                        ]
+                    groups[name][seq_no] = [
+                        out for row in rows for out in apply_kind(kind, name, before[0], row)
+                    ]
             made[name] = [row for group in groups[name].values() for row in group]
         elif kind == "together" and set(before) <= set(shape.routed):
             made[name] = []
-            for seq_no in range(len(range(0, max(shape.count, 1), shape.route_size))):
+            for seq_no in range(len(starts)):
                 lists = [groups[each][seq_no] for each in before if seq_no in groups[each]]
                 made[name] += _put_together(name, lists)
         elif kind == "together":
@@ -252,7 +269,8 @@ def expect_rows(shape: Shape) -> dict[str, Rows]:
 
 def _put_together(name: str, lists: list[Rows]) -> Rows:
     return [
-        {**{c: v for row in rows for c, v in row.items()}, name: rows[0]["key"]} for rows in zip(*lists, strict=True)
+        {**{c: v for row in rows for c, v in row.items()}, name: rows[0]["key"]}
+        for rows in zip(*lists, strict=True)
     ]
 
 
@@ -296,7 +314,9 @@ class Lab:
         if fs.has_crashed:
             remove_tree(self.root)
             self.root = f"{self.root}x"
-        self.finished = {e.step for e in self.events if isinstance(e, StepFinished)} == set(pipeline.dag.steps)
+        self.finished = {e.step for e in self.events if isinstance(e, StepFinished)} == set(
+            pipeline.dag.steps
+        )
         return error
 
     def read(self, sizes: dict[str, int]) -> dict[str, Rows]:
@@ -362,4 +382,6 @@ def remove_tree(root: str) -> None:
     """Forget a tree of the memory file system."""
     for path in [path for path in MemoryFileSystem.store if path.startswith(f"/{root}/")]:
         del MemoryFileSystem.store[path]
-    MemoryFileSystem.pseudo_dirs[:] = [each for each in MemoryFileSystem.pseudo_dirs if not each.startswith(f"/{root}")]
+    MemoryFileSystem.pseudo_dirs[:] = [
+        each for each in MemoryFileSystem.pseudo_dirs if not each.startswith(f"/{root}")
+    ]

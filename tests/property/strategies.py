@@ -54,13 +54,19 @@ def with_global(draw: st.DrawFn) -> Shape:
 def routed(draw: st.DrawFn) -> Shape:
     same = draw(KINDS)
     branches = ("a", "b", "c")[: draw(st.integers(2, 3))]
-    steps = [(name, same, ("load",)) for name in branches]
+    router = draw(st.sampled_from(["load", "s"]))
+    steps = [("s", draw(KINDS), ("load",))] if router == "s" else []
+    steps += [(name, same, (router,)) for name in branches]
     if draw(st.booleans()):
         steps += [("j", "together", branches), ("d", draw(KINDS), ("j",))]
         if draw(st.booleans()):
             steps.append(("e", draw(KINDS), ("a",)))
     return Shape(
-        "even", draw(st.integers(0, 23)), tuple(steps), routed=branches, route_size=draw(st.sampled_from([1, 4, 6]))
+        "even",
+        draw(st.integers(0, 23)),
+        tuple(steps),
+        routed=branches,
+        route_size=draw(st.sampled_from([1, 4, 6])),
     )
 
 

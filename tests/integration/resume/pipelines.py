@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ class Join(Step):
 
     def process(self, *inputs: StepInput):
         take_note(self.name, [row["id"] for row in inputs[0]])
-        yield [{name: value for row in rows for name, value in row.items()} for rows in zip(*inputs, strict=True)]
+        yield [
+            {name: value for row in rows for name, value in row.items()} for rows in zip(*inputs, strict=True)
+        ]
 
 
 class Count(GlobalStep):
@@ -164,7 +167,9 @@ def build_two_leaves(cache_dir: str) -> Pipeline:
 def build_global_step(cache_dir: str) -> Pipeline:
     """A global step in the middle: what follows it is another load stage."""
     with Pipeline("global_step", cache_dir=cache_dir) as pipeline:
-        load = LoadDataFromDicts(name="load", data=[{"id": number} for number in range(ROWS // 2)], batch_size=20)
+        load = LoadDataFromDicts(
+            name="load", data=[{"id": number} for number in range(ROWS // 2)], batch_size=20
+        )
         work = Work(name="work", input_batch_size=4)
         count = Count(name="count")
         leaf = Work(name="leaf", column="b", input_batch_size=4)
@@ -172,10 +177,10 @@ def build_global_step(cache_dir: str) -> Pipeline:
     return pipeline
 
 
-def build_replicas(cache_dir: str) -> Pipeline:
+def build_replicas(cache_dir: str, replicas: int = 2) -> Pipeline:
     with Pipeline("replicas", cache_dir=cache_dir) as pipeline:
         load = _load()
-        work = Work(name="work", input_batch_size=4, resources=StepResources(replicas=2))
+        work = Work(name="work", input_batch_size=4, resources=StepResources(replicas=replicas))
         leaf = Thin(name="leaf", input_batch_size=4)
         load >> work >> leaf
     return pipeline
@@ -187,6 +192,7 @@ BUILDERS: dict[str, Callable[[str], Pipeline]] = {
     "two_leaves": build_two_leaves,
     "global_step": build_global_step,
     "replicas": build_replicas,
+    "no_replicas": partial(build_replicas, replicas=1),
 }
 
 

@@ -46,8 +46,15 @@ def test_killed_run_goes_on_from_what_is_committed(
         assert not list(driver.cache_dir.glob(f"{place}/*/.*.tmp")), "left behind by the killed run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("pipeline", ["linear", "routed", "replicas"])
+@pytest.mark.parametrize(
+    ("pipeline", "number"),
+    [
+        ("linear", signal.SIGINT),
+        ("linear", signal.SIGTERM),
+        ("routed", signal.SIGINT),
+        ("replicas", signal.SIGTERM),
+    ],
+)
 def test_stopped_run_commits_what_it_has_begun(
     pipeline: str, number: signal.Signals, make_driver: MakeDriver, tmp_path: Path
 ) -> None:

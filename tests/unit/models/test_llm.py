@@ -162,7 +162,9 @@ def test_a_stop_isnt_taken_for_a_failed_call() -> None:
 
 
 def test_unknown_generation_kwargs_are_refused_with_what_is_near() -> None:
-    with pytest.raises(PipelineDefinitionError, match=r"`Slow.agenerate` takes no `sufix`. Did you mean `suffix`\?"):
+    with pytest.raises(
+        PipelineDefinitionError, match=r"`Slow.agenerate` takes no `sufix`. Did you mean `suffix`\?"
+    ):
         Slow(generation_kwargs={"sufix": "!"})
     assert Fixed(generation_kwargs={"anything": 1}).get_generation_kwargs() == {"anything": 1}
     assert Slow(generation_kwargs=None).get_generation_kwargs() == {}

@@ -274,9 +274,11 @@ def test_long_csv_fields_are_read(tmp_path: Path) -> None:
     assert len(read_all(path)[0]["a"]) == 300_000
 
 
-@given(
-    st.lists(st.fixed_dictionaries({"a": st.text(min_size=1), "b": st.integers()}), min_size=1, max_size=5)
-)
+# Python 3.10's csv module can't write a NUL.
+CSV_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": CSV_TEXT, "b": st.integers()}), min_size=1, max_size=5))
 def test_csv_keeps_what_python_writes(rows: list[dict[str, Any]]) -> None:
     import csv
     import io

@@ -1,0 +1,139 @@
+"""`pipeline run` and `pipeline info`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from distilabel_dagster.cache.inventory import describe_pipeline
+from distilabel_dagster.cli.information import print_information
+from distilabel_dagster.cli.options import cache_dir_option, config_option, debug_option
+from distilabel_dagster.cli.parameters import read_parameters
+from distilabel_dagster.cli.run import run_through_dagster
+from distilabel_dagster.cli.terminal import make_console
+from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.pipeline import Pipeline
+
+_SEQUENTIAL = "sequential_step_execution"
+
+
+@click.group("pipeline")
+def pipeline_group() -> None:
+    """Run a pipeline, or look at one."""
+
+
+def load_pipeline(config: str, cache_dir: str | None, trusted_modules: Sequence[str]) -> Pipeline:
+    """Read a pipeline's file.
+
+    Raises:
+        PipelineFileError: it isn't there, or is no pipeline.
+        UntrustedClassError: it names a class of a module that isn't trusted.
+    """
+    if trusted_modules and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # behind the rest, so that nothing there stands in for a library
+    read = Pipeline.from_json if config.lower().endswith(".json") else Pipeline.from_yaml
+    return read(config, trusted_modules=trusted_modules, cache_dir=cache_dir)
+
+
+def _read_load_groups(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    if text is None or text == _SEQUENTIAL:
+        return text
+    try:
+        groups = json.loads(text)
+    except ValueError:
+        groups = None
+    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+        raise click.BadParameter(
+            f'expected {_SEQUENTIAL}, or lists of steps in JSON: \'[["ask"], ["judge"]]\''
+        )
+    return groups
+
+
+@pipeline_group.command("run")
+@config_option
+@click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="STEP.KEY=VALUE",
+    help="A runtime parameter, as JSON or text; more dots for what is inside: "
+    "ask.llm.generation_kwargs.temperature=0.3. Repeatable.",
+)
+@cache_dir_option
+@click.option("--ignore-cache", is_flag=True, help="Compute everything anew.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["impute", "raise"]),
+    default="impute",
+    show_default=True,
+    help="Rows on which a step fails: keep them without its outputs, for the next run to try again; or end the run.",
+)
+@click.option(
+    "--load-groups",
+    callback=_read_load_groups,
+    metavar="GROUPS",
+    help=f"{_SEQUENTIAL}, or lists of steps in JSON that run apart from others; by default all steps stream.",
+)
+@click.option(
+    "--repo-id", metavar="USER/NAME", help="Push the dataset to this repository of the Hugging Face Hub."
+)
+@click.option("--private", is_flag=True, help="Make that repository private, if it's new.")
+@click.option(
+    "--token", metavar="TOKEN", help="Token for it; by default that of `hf auth login` or HF_TOKEN."
+)
+@debug_option
+def run_pipeline(
+    *,
+    config: str,
+    trusted_modules: tuple[str, ...],
+    parameters: tuple[str, ...],
+    cache_dir: str | None,
+    ignore_cache: bool,
+    on_error: Literal["impute", "raise"],
+    load_groups: LoadGroups | None,
+    repo_id: str | None,
+    private: bool,
+    token: str | None,
+) -> None:
+    """Run a pipeline through Dagster, or go on where an earlier run of it ended.
+
+    Each step becomes a materialization on the partition of the pipeline's signature. They are kept in Dagster's
+    instance: DAGSTER_HOME, else what dagster.yaml of the current directory says, else .dagster in the cache directory.
+    """
+    pipeline = load_pipeline(config, cache_dir, trusted_modules)
+    with pipeline.with_parameters(read_parameters(pipeline, parameters)):
+        result = run_through_dagster(
+            pipeline, load_groups=load_groups, on_error=on_error, use_cache=not ignore_cache
+        )
+        cache = pipeline.open_cache()
+    console = make_console()
+    console.print(repr(result.distiset), markup=False)
+    for step in describe_pipeline(cache.fs, cache.signature).steps:
+        if step.failed_rows:
+            console.print(
+                f"{step.failed_rows} of {step.rows} rows of step `{step.name}` failed and have no outputs of it. Run "
+                "this again to try just these.",
+                style="yellow",
+                markup=False,
+            )
+    console.print(f"Data:      {cache.data_url}", markup=False)
+    console.print(f"Signature: {cache.signature}", markup=False)
+    kept = result.place.directory or "DAGSTER_HOME"
+    console.print(
+        f"Run:       {result.run_id} in {kept} (see it with: {result.place.how_to_browse})", markup=False
+    )
+    if repo_id is not None:
+        result.distiset.push_to_hub(repo_id, private=private, token=token)
+        console.print(f"Pushed to: {repo_id}", markup=False)
+
+
+@pipeline_group.command("info")
+@config_option
+@cache_dir_option
+@debug_option
+def show_pipeline(config: str, trusted_modules: tuple[str, ...], cache_dir: str | None) -> None:
+    """Show a pipeline: its steps, their columns and runtime parameters, and how far it is in the cache."""
+    print_information(load_pipeline(config, cache_dir, trusted_modules), make_console())

@@ -1,0 +1,99 @@
+"""What the commands write to: a terminal, or plain text elsewhere."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+_WIDE: Final = 100_000
+
+
+def make_console(file: TextIO | None = None) -> Console:
+    """Make the console of results: standard output, in lines of any length where that's no terminal."""
+    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(file=file or sys.stdout, highlight=False, width=_WIDE)
+
+
+@contextlib.contextmanager
+def open_log_stream() -> Iterator[TextIO]:
+    """Open standard error once more, since Dagster leads the process's own into its compute logs during a run."""
+    try:
+        number = os.dup(sys.stderr.fileno())
+    except (AttributeError, io.UnsupportedOperation, OSError, ValueError):
+        yield sys.stderr
+        return
+    stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="replace")
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+class LogConsole(Console):
+    """A console that falls silent when nobody reads it any more, instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without it."""
+        self.quiet = True
+
+
+def print_table(
+    console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()
+) -> None:
+    """Print a table: with a rule below its titles on a terminal, plain columns elsewhere.
+
+    Args:
+        console: where to.
+        titles: of the columns.
+        rows: text of the cells.
+        numbers: indices of the columns that are aligned to the right.
+    """
+    table = Table(
+        box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, header_style="bold", show_edge=False
+    )
+    for index, title in enumerate(titles):
+        is_number = index in numbers
+        table.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    console.print(table)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def format_size(size_bytes: int) -> str:
+    """Tell a size in the unit that fits: `812 B`, `3.4 MB`."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def draw_tree(title: str, paths: Sequence[str]) -> list[str]:
+    """Draw files as the command `tree` does: a title, then a line for each directory and file, sorted."""
+    root: dict[str, dict[str, object]] = {}
+    for path in paths:
+        place: dict[str, object] = root  # type: ignore[assignment]  # the same shape at every depth
+        for part in path.split("/"):
+            place = place.setdefault(part, {})  # type: ignore[assignment]
+    return [title, *_draw_level(root)]
+
+
+def _draw_level(level: dict[str, dict[str, object]]) -> list[str]:
+    lines = []
+    for index, (name, below) in enumerate(sorted(level.items())):
+        is_last = index == len(level) - 1
+        lines.append(f"{'└── ' if is_last else '├── '}{name}")
+        lines += [f"{'    ' if is_last else '│   '}{line}" for line in _draw_level(below)]  # type: ignore[arg-type]
+    return lines

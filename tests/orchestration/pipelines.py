@@ -1,0 +1,173 @@
+"""Pipelines that the tests of this folder run, in this process and in others.
+
+Each step adds the ids of the rows that it was given to `given`, and where `$SIDE_DIR` is set to `<step>.txt` there,
+before it works on them. How long a batch takes (`$BATCH_S`) is no part of a step, so that a quick run and a slow one
+have the same signature.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from distilabel_dagster.mixins.runtime_parameters import RuntimeParameter
+from distilabel_dagster.models import LLM
+from distilabel_dagster.pipeline import Pipeline, routing_batch_function
+from distilabel_dagster.steps import GlobalStep, LoadDataFromDicts, Step, StepInput
+from distilabel_dagster.steps.tasks import TextGeneration
+
+given: Counter[tuple[str, int]] = Counter()
+"""How often each step was given each row, in this process."""
+fail_on: set[int] = set()
+"""Ids on which `Scale` fails."""
+
+
+def take_note(step: str, rows: list[dict[str, Any]]) -> None:
+    """Count the rows, and take as long as a batch is to take."""
+    given.update((step, row["id"]) for row in rows)
+    if os.environ.get("SIDE_DIR"):
+        with (Path(os.environ["SIDE_DIR"]) / f"{step}.txt").open("a") as file:
+            file.write("".join(f"{row['id']}\n" for row in rows))
+    time.sleep(float(os.environ.get("BATCH_S", "0")))
+
+
+class Scale(Step):
+    """Multiplies."""
+
+    factor: RuntimeParameter[int] = Field(default=2, description="What ids are multiplied by.")
+    column: str = "scaled"
+
+    @property
+    def inputs(self):
+        return ["id"]
+
+    @property
+    def outputs(self):
+        return [self.column]
+
+    def process(self, inputs: StepInput):
+        take_note(self.name, inputs)
+        if fail_on.intersection(row["id"] for row in inputs):
+            raise ValueError("refused")
+        yield [{**row, self.column: row["id"] * self.factor} for row in inputs]
+
+
+class Need(Step):
+    """Has a runtime parameter that nobody has set."""
+
+    needed: RuntimeParameter[int] = Field(default=None, description="Must be set.")
+
+    @property
+    def outputs(self):
+        return ["needed"]
+
+    def process(self, inputs: StepInput):
+        yield [{**row, "needed": self.needed} for row in inputs]
+
+
+class Join(Step):
+    """Puts the rows of the branches that got a batch together."""
+
+    @property
+    def inputs(self):
+        return ["id"]
+
+    def process(self, *inputs: StepInput):
+        take_note(self.name, inputs[0])
+        yield [
+            {name: value for row in rows for name, value in row.items()} for rows in zip(*inputs, strict=True)
+        ]
+
+
+class Total(GlobalStep):
+    """Sums up."""
+
+    @property
+    def inputs(self):
+        return ["id"]
+
+    @property
+    def outputs(self):
+        return ["total"]
+
+    def process(self, inputs: StepInput):
+        take_note(self.name, inputs)
+        total = sum(row["id"] for row in inputs)
+        yield [{**row, "total": total} for row in inputs]
+
+
+class Echo(LLM):
+    """Says what it's told; has options and secrets."""
+
+    mark: RuntimeParameter[str] = "!"
+    api_key: RuntimeParameter[SecretStr] | None = None
+    pass_phrase: RuntimeParameter[SecretStr] | None = None
+
+    @property
+    def model_name(self) -> str:
+        return "echo"
+
+    def generate(self, inputs: Any, num_generations: int = 1, temperature: float = 0.0, headers: Any = None):
+        said = [messages[-1]["content"] + (self.mark or "") for messages in inputs]
+        return [{"generations": [text] * num_generations, "statistics": {}} for text in said]
+
+
+def _ids(rows: int) -> list[dict[str, Any]]:
+    return [{"id": number} for number in range(rows)]
+
+
+def build_line(cache_dir: str | Path, name: str = "line", rows: int = 12, **options: Any) -> Pipeline:
+    """`load >> scale >> leaf`, in batches of 3."""
+    with Pipeline(name, cache_dir=str(cache_dir), **options) as pipeline:
+        load = LoadDataFromDicts(name="load", data=_ids(rows), batch_size=3)
+        scale = Scale(name="scale", input_batch_size=3)
+        leaf = Scale(name="leaf", column="again", input_batch_size=3)
+        load >> scale >> leaf
+    return pipeline
+
+
+def build_long_line(cache_dir: str | Path) -> Pipeline:
+    """As `line`, long enough to be stopped in the middle."""
+    return build_line(cache_dir, "long_line", 90)
+
+
+@routing_batch_function()
+def two_of_three(steps: list[str], seq_no: int) -> list[str]:
+    return [name for index, name in enumerate(steps) if index != seq_no % 3]
+
+
+def build_all_kinds(cache_dir: str | Path) -> Pipeline:
+    """Routed branches that come together, then a leaf and a global step; names that Dagster doesn't take."""
+    with Pipeline("all-kinds", cache_dir=str(cache_dir)) as pipeline:
+        load = LoadDataFromDicts(name="load-it", data=_ids(48), batch_size=4)
+        branches = [Scale(name=f"branch-{each}", column=each, input_batch_size=4) for each in "abc"]
+        join = Join(name="join", input_batch_size=4)
+        leaf = Scale(name="a-leaf", column="d", input_batch_size=5)
+        total = Total(name="in-total")
+        load >> two_of_three >> branches >> join >> [leaf, total]
+    return pipeline
+
+
+def build_needy(cache_dir: str | Path) -> Pipeline:
+    """Has a runtime parameter that must be set by the run."""
+    with Pipeline("needy", cache_dir=str(cache_dir)) as pipeline:
+        load = LoadDataFromDicts(name="load", data=_ids(3))
+        need = Need(name="need")
+        load >> need
+    return pipeline
+
+
+def build_chat(cache_dir: str | Path, enable_metadata: bool = False, **options: Any) -> Pipeline:
+    """A task with a model that has parameters and secrets of its own."""
+    with Pipeline("chat", cache_dir=str(cache_dir), enable_metadata=enable_metadata) as pipeline:
+        load = LoadDataFromDicts(name="load", data=[{"instruction": f"Say {number}"} for number in range(4)])
+        answer = TextGeneration(name="answer", llm=Echo(**options))
+        load >> answer
+    return pipeline
+
+
+BUILDERS: dict[str, Callable[[str], Pipeline]] = {"long_line": build_long_line, "all-kinds": build_all_kinds}
