@@ -7,19 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-# `python examples/demo.py` has this folder on its path, not the project's.
+from rich.console import Console
+from rich.text import Text
+
+from distilabel_dagster.base.environment import CACHE_DIR_VARIABLE
+from distilabel_dagster.cli.terminal import draw_tree
+from distilabel_dagster.distiset import create_distiset
+from distilabel_dagster.pipeline import Pipeline
+
 ROOT: Final = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from rich.console import Console  # noqa: E402
-from rich.text import Text  # noqa: E402
-
-from distilabel_dagster.base.environment import CACHE_DIR_VARIABLE  # noqa: E402
-from distilabel_dagster.cli.terminal import draw_tree  # noqa: E402
-from distilabel_dagster.distiset import create_distiset  # noqa: E402
-from distilabel_dagster.pipeline import Pipeline  # noqa: E402
-from examples.python_docs_qa import build_pipeline  # noqa: E402
-
 JOB: Final = "python_docs_qa_job"
 STOPPED: Final = 130
 SHOWN: Final = re.compile(
@@ -31,16 +27,19 @@ NOTHING_COMPUTED: Final = re.compile(r"Finished: nothing to compute, all (\d+) b
 
 def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
-    command = [
-        str(Path(sys.executable).with_name("dagster")),
-        *f"job execute -m definitions -j {JOB}".split(),
-    ]
-    console.print(Text(f"$ dagster {' '.join(command[1:])}", "bold"))
-    code, output = run(command, console)
+    arguments = f"job execute -m definitions -j {JOB}"
+    console.print(Text(f"$ dagster {arguments}", "bold"))
+    code, output = run([sys.executable, "-m", "dagster", *arguments.split()], console)
+    if code == STOPPED:
+        console.print(Text("Stopped. `make demo` goes on from here.", "bold"))
+        return code
     if code:
         sys.stderr.write(output)
         console.print(Text(f"The job failed (exit code {code}); above is all that it said.", "bold red"))
         return code if code > 0 else 128 - code
+    sys.path.insert(0, str(ROOT))  # a script has its own folder there
+    from examples.python_docs_qa import build_pipeline
+
     pipeline = build_pipeline()
     show_result(pipeline, console)
     reused = NOTHING_COMPUTED.search(output)

@@ -206,14 +206,20 @@ def _canonical(node: Any) -> str:
     for name, value in ast.iter_fields(node):
         if name in ("ctx", "kind", "type_comment") or value is None or value == []:
             continue
-        if name == "decorator_list":
-            value = [each for each in value if not _is_description(each)]  # noqa: PLW2901  (what is left of it)
-        if name == "body" and isinstance(value, list):
-            kept = [item for item in value if not _is_ignored(item, value)]
-            written.append(f"{name}={_canonical(kept)}")
-            continue
-        written.append(f"{name}={_canonical(value)}")
+        written.append(f"{name}={_canonical(_keep(node, name, value))}")
     return f"{type(node).__name__}({','.join(written)})"
+
+
+def _keep(node: ast.AST, name: str, value: Any) -> Any:
+    """Leave out of a field's list what changes nothing."""
+    if name == "decorator_list":
+        return [each for each in value if not _is_description(each)]
+    if name == "body" and isinstance(value, list):
+        return [each for each in value if not _is_ignored(each, value)]
+    if isinstance(node, ast.JoinedStr):
+        # Some versions of Python put an empty text where others put nothing.
+        return [each for each in value if not (isinstance(each, ast.Constant) and each.value == "")]
+    return value
 
 
 def _is_description(node: ast.AST) -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from distilabel_dagster.batch import Row, Rows
 from distilabel_dagster.errors import StepOutputError
 
+Row = dict[str, Any]
+Rows = list[Row]
 StepColumns = list[str] | dict[str, bool]
 """Columns of a step: names, or name -> whether it's required (given, for outputs) in every row."""
 

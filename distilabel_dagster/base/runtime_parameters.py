@@ -102,10 +102,16 @@ class RuntimeParametersMixin(SerializableModel):
         Raises:
             RuntimeParameterError: unknown name, or a value that the field's type refuses. Nothing is set then.
         """
-        where = where or type(self).__name__
+        before = self.get_parameter_values(parameters)
+        try:
+            self._set_parameters(parameters, where or type(self).__name__)
+        except RuntimeParameterError:
+            self.restore_parameter_values(before)
+            raise
+
+    def _set_parameters(self, parameters: dict[str, Any], where: str) -> None:
         self._check_parameter_names(parameters, where)
         nested = self.nested_parameters()
-        previous = {name: getattr(self, name) for name in parameters if name not in nested}
         for name, value in parameters.items():
             if name in nested:
                 if not isinstance(value, dict):
@@ -117,8 +123,6 @@ class RuntimeParametersMixin(SerializableModel):
             try:
                 setattr(self, name, value)
             except ValidationError as error:
-                for done, old in previous.items():
-                    self.__dict__[done] = old
                 problem = error.errors()[0]["msg"]
                 raise RuntimeParameterError(
                     f"Runtime parameter `{where}.{name}` can't be {reprlib.repr(value)}: {problem}."

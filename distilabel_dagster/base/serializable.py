@@ -163,12 +163,8 @@ def load_object(data: Any, source: str, trusted_modules: Iterable[str] = ()) -> 
     }
     try:
         return cls(**fields)
-    except ValidationError as error:
-        problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
-        raise PipelineFileError(
-            f"{source}: `{info['module']}.{info['name']}` can't be made from its fields: {problems}.",
-            source=source,
-        ) from error
+    except PipelineDefinitionError as error:
+        raise PipelineFileError(f"{source}: {error}", source=source) from error
 
 
 def _load_value(value: Any, source: str, trusted_modules: tuple[str, ...]) -> Any:

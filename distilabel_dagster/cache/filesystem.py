@@ -161,7 +161,9 @@ class CacheFileSystem:
             FileNotFoundError: there is none.
         """
         with _explained("read", self.full_path(path)):
-            return open(self._path(path), "rb") if self.is_local else self._fs.open(self._path(path), "rb")  # noqa: PTH123
+            if self.is_local:
+                return Path(self._path(path)).open("rb")
+            return self._fs.open(self._path(path), "rb")
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Make `path` hold `content`, atomically and durably; directories above it are made.

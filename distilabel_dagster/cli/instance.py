@@ -20,17 +20,27 @@ _DIRECTORY: Final = ".dagster"
 _BESIDE_REMOTE_CACHES: Final = Path("~") / ".cache" / "distilabel" / "dagster"
 
 
+# While a run's output is copied to files, a second process reads it back to the terminal, where bars would be torn and
+# where it answers Ctrl+C with a traceback. The terminal has the output itself; Dagster's event log is as always.
+_NO_COPIES_OF_OUTPUT: Final = {
+    "compute_logs": {
+        "module": "dagster.core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
+
+
 @dataclass(frozen=True, slots=True)
 class InstancePlace:
     """Where an instance is.
 
     Attributes:
-        directory: the directory of what isn't placed elsewhere; None where DAGSTER_HOME is the place.
-        settings: what stands in its dagster.yaml, where that is another directory's.
+        directory: the directory of what isn't placed elsewhere.
+        settings: what counts beside the dagster.yaml in that directory.
         how_to_browse: the command that shows its runs.
     """
 
-    directory: Path | None
+    directory: Path
     settings: dict[str, Any]
     how_to_browse: str
 
@@ -43,8 +53,9 @@ def find_instance(cache: CacheFileSystem) -> InstancePlace:
     materialized and what is in the cache come and go together; for a cache in an object store it's
     `~/.cache/distilabel/dagster`.
     """
-    if dagster_home():
-        return InstancePlace(None, {}, "dagster dev")
+    home = dagster_home()
+    if home:
+        return InstancePlace(Path(home).expanduser(), {}, "dagster dev")
     here = Path.cwd()
     file = here / _CONFIG_FILE
     if file.is_file():
@@ -60,14 +71,17 @@ def find_instance(cache: CacheFileSystem) -> InstancePlace:
 
 @contextmanager
 def open_instance(place: InstancePlace) -> Iterator["dg.DagsterInstance"]:
-    """Open the instance, and make it where there's none."""
+    """Open the instance, and make it where there's none; DAGSTER_HOME has to be there already.
+
+    What steps print isn't copied to the instance.
+    """
     import dagster as dg
 
-    if place.directory is None:
-        instance = dg.DagsterInstance.get()
-    else:
+    if not dagster_home():
         place.directory.mkdir(parents=True, exist_ok=True)
-        # "A regular, fully persistent instance", as Dagster says; the name is about where tests put it.
-        instance = dg.DagsterInstance.local_temp(str(place.directory), overrides=place.settings)
-    with instance:
+    elif not (place.directory.is_absolute() and place.directory.is_dir()):
+        dg.DagsterInstance.get()  # raises, and says what is wrong with DAGSTER_HOME
+    # "A regular, fully persistent instance", as Dagster says; the method's name is about where tests put it.
+    settings = {**place.settings, **_NO_COPIES_OF_OUTPUT}
+    with dg.DagsterInstance.local_temp(str(place.directory), overrides=settings) as instance:
         yield instance

@@ -7,25 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import click
-from rich.console import Console
 
-from distilabel_dagster.cli.cache import cache_group
 from distilabel_dagster.cli.options import is_debug
-from distilabel_dagster.cli.pipeline import pipeline_group
 from distilabel_dagster.cli.signals import StoppedBySignal
 from distilabel_dagster.errors import DistilabelDagsterError
 
 _COMMAND: Final = "distilabel-dagster"
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="distilabel-dagster")
-def commands() -> None:
-    """Run distilabel's cached, resumable pipelines through Dagster, and look at what the cache holds."""
-
-
-commands.add_command(pipeline_group)
-commands.add_command(cache_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     state: dict[str, bool] = {}
     try:
+        from distilabel_dagster.cli.commands import commands  # takes a second, in which Ctrl+C may come
+
         code = commands.main(
             None if arguments is None else list(arguments), _COMMAND, standalone_mode=False, obj=state
         )
@@ -53,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: Exception, *, is_debug: bool) -> None:
+    from rich.console import Console
+
     if is_debug:
         traceback.print_exception(error, file=sys.stderr)
     ours = find_own_error(error)

@@ -121,10 +121,9 @@ def run_pipeline(
             )
     console.print(f"Data:      {cache.data_url}", markup=False)
     console.print(f"Signature: {cache.signature}", markup=False)
-    kept = result.place.directory or "DAGSTER_HOME"
-    console.print(
-        f"Run:       {result.run_id} in {kept} (see it with: {result.place.how_to_browse})", markup=False
-    )
+    place = result.place
+    told = f"{result.run_id} in {place.directory} (see it with: {place.how_to_browse})"
+    console.print(f"Run:       {told}", markup=False)
     if repo_id is not None:
         result.distiset.push_to_hub(repo_id, private=private, token=token)
         console.print(f"Pushed to: {repo_id}", markup=False)

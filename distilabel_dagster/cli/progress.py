@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,7 @@ class BarView:
             TimeElapsedColumn(),
             console=console,
             refresh_per_second=5,
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._tasks: dict[str, TaskID] = {}
         self._rows_before: dict[str, int] = {}

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -22,7 +22,7 @@ def make_console(file: TextIO | None = None) -> Console:
 
 @contextlib.contextmanager
 def open_log_stream() -> Iterator[TextIO]:
-    """Open standard error once more, since Dagster leads the process's own into its compute logs during a run."""
+    """Open standard error once more, so that the process's own stays whole when the reader goes away."""
     try:
         number = os.dup(sys.stderr.fileno())
     except (AttributeError, io.UnsupportedOperation, OSError, ValueError):
@@ -80,20 +80,24 @@ def format_size(size_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
-def draw_tree(title: str, paths: Sequence[str]) -> list[str]:
+class _Level(dict[str, "_Level"]):
+    """What is in a directory: name -> what is in that; a file holds nothing."""
+
+
+def draw_tree(title: str, paths: Iterable[str]) -> list[str]:
     """Draw files as the command `tree` does: a title, then a line for each directory and file, sorted."""
-    root: dict[str, dict[str, object]] = {}
+    root = _Level()
     for path in paths:
-        place: dict[str, object] = root  # type: ignore[assignment]  # the same shape at every depth
+        level = root
         for part in path.split("/"):
-            place = place.setdefault(part, {})  # type: ignore[assignment]
+            level = level.setdefault(part, _Level())
     return [title, *_draw_level(root)]
 
 
-def _draw_level(level: dict[str, dict[str, object]]) -> list[str]:
+def _draw_level(level: _Level) -> list[str]:
     lines = []
-    for index, (name, below) in enumerate(sorted(level.items())):
-        is_last = index == len(level) - 1
+    for index, (name, below) in enumerate(sorted(level.items()), start=1):
+        is_last = index == len(level)
         lines.append(f"{'└── ' if is_last else '├── '}{name}")
-        lines += [f"{'    ' if is_last else '│   '}{line}" for line in _draw_level(below)]  # type: ignore[arg-type]
+        lines += [f"{'    ' if is_last else '│   '}{line}" for line in _draw_level(below)]
     return lines

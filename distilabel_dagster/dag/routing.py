@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from distilabel_dagster.base.code_fingerprint import fingerprint_code
-from distilabel_dagster.base.serializable import module_name, resolve_attribute
-from distilabel_dagster.errors import PipelineFileError, RoutingError, UntrustedClassError, suggest
+from distilabel_dagster.base.serializable import dump_value, module_name, resolve_attribute
+from distilabel_dagster.errors import (
+    PipelineFileError,
+    RoutingError,
+    SerializationError,
+    UntrustedClassError,
+    suggest,
+)
 
 _FACTORIES: Final[dict[tuple[str, str], None]] = {}
 
@@ -97,15 +103,28 @@ class RoutingBatchFunction:
         return {
             "function": [module_name(self.function), self.function.__qualname__],
             "code": fingerprint_code(self.function),
-            "kwargs": self.kwargs,
+            "kwargs": self._plain_kwargs(),
         }
+
+    def _plain_kwargs(self) -> dict[str, Any] | None:
+        """The factory's arguments as data; None where it had none, or they aren't data.
+
+        A function that was made inside another one just to be near its use has that one's arguments, whatever they
+        are. It can't be written to a file then, but run.
+        """
+        try:
+            plain: dict[str, Any] | None = dump_value(self.kwargs, self.function.__qualname__)
+        except SerializationError:
+            return None
+        return plain
 
     def dump(self) -> dict[str, Any]:
         """Give description and `type_info` as in pipeline.yaml; a factory's arguments stand in `kwargs`."""
         name = self.function.__qualname__.partition(".<locals>")[0]
         info: dict[str, Any] = {"module": module_name(self.function), "name": name}
-        if self.kwargs is not None:
-            info["kwargs"] = self.kwargs
+        kwargs = self._plain_kwargs()
+        if kwargs is not None:
+            info["kwargs"] = kwargs
         return {"description": self.description, "type_info": info}
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from distilabel_dagster.base.signature import SIGNATURE_SCHEME, compute_signature, describe_identity
 from distilabel_dagster.dag.dag import DAG
+from distilabel_dagster.errors import SerializationError
 
 
 def compute_step_signatures(dag: DAG) -> dict[str, str]:
@@ -19,15 +20,24 @@ def compute_step_signatures(dag: DAG) -> dict[str, str]:
     signatures: dict[str, str] = {}
     for name in dag.topological_order():
         inputs = [_describe_input(dag, predecessor, signatures) for predecessor in dag.predecessors(name)]
-        signatures[name] = compute_signature(
-            {
-                "scheme": SIGNATURE_SCHEME,
-                "name": name,
-                "step": describe_identity(dag.steps[name]),
-                "predecessors": inputs,
-            }
-        )
+        identity = describe_identity(dag.steps[name])
+        try:
+            signatures[name] = compute_signature(
+                {"scheme": SIGNATURE_SCHEME, "name": name, "step": identity, "predecessors": inputs}
+            )
+        except SerializationError as error:
+            raise _name_place(name, identity["fields"], error) from error
     return signatures
+
+
+def _name_place(step: str, fields: dict[str, Any], error: SerializationError) -> SerializationError:
+    """Say which field of which step holds what is no data."""
+    for field, value in fields.items():
+        try:
+            compute_signature(value)
+        except SerializationError as problem:
+            return SerializationError(f"Step `{step}`, field `{field}`: {problem}", step=step, field=field)
+    return SerializationError(f"Step `{step}`: {error}", step=step)
 
 
 def _describe_input(dag: DAG, predecessor: str, signatures: dict[str, str]) -> list[Any]:

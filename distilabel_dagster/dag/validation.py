@@ -112,7 +112,7 @@ def _check_process(dag: DAG, name: str) -> None:
         raise PipelineDefinitionError(f"Step `{name}`: `process` isn't a method.")
     parameters = list(inspect.signature(function).parameters.values())
     if step.is_generator:
-        takes = inspect.signature(step.process).parameters.values()  # type: ignore[attr-defined]  # as above
+        takes = inspect.signature(step.process).parameters.values()  # type: ignore[attr-defined]  # a generator step has one
         if not parameters or not any(p.name == "offset" or p.kind is p.VAR_KEYWORD for p in takes):
             raise PipelineDefinitionError(
                 f"Step `{name}`: `process` of a GeneratorStep needs the parameter `offset`: "

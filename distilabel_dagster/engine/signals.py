@@ -12,6 +12,39 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SAME_SIGNAL_S: Final = 0.5
 
 
+class _Handlers:
+    """The handlers of a block, and those that were there before it."""
+
+    def __init__(self, request_stop: Callable[[str], None]) -> None:
+        self._request_stop = request_stop
+        self._received: tuple[int, float] | None = None
+        self._is_left = False
+        self._before: dict[int, Any] = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._received is None and not self._is_left:
+            self._received = (number, now)
+            self._request_stop(signal.Signals(number).name)
+        elif self._is_left or self._received is None or now - self._received[1] > _SAME_SIGNAL_S:
+            self._received = None
+            self._restore()
+            signal.raise_signal(number)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before.clear()
+
+    def leave(self) -> None:
+        """Put the handlers back that were there, and deliver what was received."""
+        self._is_left = True
+        if _is_main_thread():
+            self._restore()
+            if self._received is not None:
+                signal.raise_signal(self._received[0])
+
+
 @contextlib.contextmanager
 def stop_on_signals(request_stop: Callable[[str], None]) -> Iterator[None]:
     """Call `request_stop(reason)` on the first SIGINT or SIGTERM, instead of what the process does with them.
@@ -27,38 +60,11 @@ def stop_on_signals(request_stop: Callable[[str], None]) -> Iterator[None]:
     if not _is_main_thread():
         yield
         return
-    received: list[tuple[int, float]] = []
-    before: dict[int, Any] = {}
-    is_left = False
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        before.clear()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if is_left:
-            restore()
-            signal.raise_signal(number)
-        elif not received:
-            received.append((number, now))
-            request_stop(signal.Signals(number).name)
-        elif now - received[0][1] > _SAME_SIGNAL_S:
-            restore()
-            received.clear()
-            signal.raise_signal(number)
-
-    for number in _SIGNALS:
-        before[number] = signal.signal(number, handle)
+    handlers = _Handlers(request_stop)
     try:
         yield
     finally:
-        is_left = True
-        if _is_main_thread():
-            restore()
-            if received:
-                signal.raise_signal(received[0][0])
+        handlers.leave()
 
 
 def _is_main_thread() -> bool:

@@ -135,9 +135,17 @@ def _differing(owner: RuntimeParametersMixin, given: Mapping[str, Any], where: s
                 differing[name] = inner
             continue
         resolved = _resolve(value, f"{where}.{name}")
-        if dump_value(getattr(owner, name, None), f"{where}.{name}") != resolved:
+        if _prune(dump_value(getattr(owner, name, None), f"{where}.{name}")) != _prune(resolved):
             differing[name] = resolved
     return differing
+
+
+def _prune(value: Any) -> Any:
+    """Leave out what the launchpad leaves out of a default: None and empty mappings inside of mappings."""
+    if not isinstance(value, Mapping):
+        return value
+    pruned = {name: _prune(each) for name, each in value.items()}
+    return {name: each for name, each in pruned.items() if each is not None and each != {}}
 
 
 def _resolve(value: Any, where: str) -> Any:

@@ -14,7 +14,7 @@ from distilabel_dagster.errors import IncompleteRunError, PipelineDefinitionErro
 from distilabel_dagster.orchestration.assets import StepGroup, running_group
 from distilabel_dagster.orchestration.config import read_parameters
 from distilabel_dagster.orchestration.events import EventLog, LineageSource, StepOutput, describe_step_end
-from distilabel_dagster.orchestration.handlers import keep_signal_handlers
+from distilabel_dagster.orchestration.handlers import keep_signal_handlers, stop_run
 from distilabel_dagster.orchestration.metadata import PARTITION_TAG
 from distilabel_dagster.orchestration.partitions import pipeline_of_partition, register_partition
 
@@ -100,7 +100,8 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
     ) -> "Iterator[dg.MaterializeResult[StepOutput]]":
         log = EventLog(context.log)
         stopped: RunStopped | None = None
-        for event in group.pipeline.iter_run(options, steps=steps, cache=cache):
+        events = group.pipeline.iter_run(options, steps=steps, cache=cache)
+        for event in events:
             log.tell(event)
             if isinstance(event, StepFinished):
                 result = describe_step_end(
@@ -109,8 +110,15 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
                     group.asset_keys[event.step],
                     context.selected_asset_check_keys,
                 )
-                with keep_signal_handlers():
-                    yield result
+                try:
+                    with keep_signal_handlers():
+                        yield result
+                except GeneratorExit:
+                    context.log.warning(
+                        "The run was interrupted, or a result couldn't be stored: stopping the pipeline"
+                    )
+                    stop_run(events, log.tell)
+                    raise
             elif isinstance(event, RunStopped):
                 stopped = event
         if stopped is not None:  # a signal would have been delivered again behind the last event

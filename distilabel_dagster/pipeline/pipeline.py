@@ -20,8 +20,8 @@ from distilabel_dagster.errors import (
 from distilabel_dagster.pipeline.declaration import PipelineDeclaration
 from distilabel_dagster.pipeline.execution import iter_run
 from distilabel_dagster.pipeline.run_log import show_log_on_terminal
-from distilabel_dagster.steps.step import Step
 from distilabel_dagster.steps import make_generator_step
+from distilabel_dagster.steps.step import Step
 
 if TYPE_CHECKING:
     from distilabel_dagster.distiset import Distiset
@@ -190,16 +190,16 @@ class Pipeline(PipelineDeclaration):
         """
         show_log_on_terminal()
         before = self._cache_dir, self.storage_options, self.ledger_url
-        self._cache_dir, self.storage_options, self.ledger_url = (
-            f"memory://dry-run-{uuid.uuid4().hex}",
-            {},
-            None,
-        )
+        self._cache_dir = f"memory://dry-run-{uuid.uuid4().hex}"
+        self.storage_options, self.ledger_url = {}, None
         fs = CacheFileSystem(self._cache_dir)
         try:
-            with self._with_dataset(dataset, batch_size), self.with_parameters(parameters):
-                with self.with_parameters(self._small_sizes(batch_size)):
-                    distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
+            with (
+                self._with_dataset(dataset, batch_size),
+                self.with_parameters(parameters),
+                self.with_parameters(self._small_sizes(batch_size)),
+            ):
+                distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
             distiset.pipeline_path = distiset.log_filename_path = None
             return distiset
         finally:

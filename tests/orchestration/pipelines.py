@@ -1,8 +1,8 @@
 """Pipelines that the tests of this folder run, in this process and in others.
 
 Each step adds the ids of the rows that it was given to `given`, and where `$SIDE_DIR` is set to `<step>.txt` there,
-before it works on them. How long a batch takes (`$BATCH_S`) is no part of a step, so that a quick run and a slow one
-have the same signature.
+before it works on them. How long a batch takes (`$BATCH_S`, or what the file `batch_s` there says) is no part of a
+step, so that a quick run and a slow one have the same signature.
 """
 
 import os
@@ -29,10 +29,13 @@ fail_on: set[int] = set()
 def take_note(step: str, rows: list[dict[str, Any]]) -> None:
     """Count the rows, and take as long as a batch is to take."""
     given.update((step, row["id"]) for row in rows)
+    pause = os.environ.get("BATCH_S", "0")
     if os.environ.get("SIDE_DIR"):
-        with (Path(os.environ["SIDE_DIR"]) / f"{step}.txt").open("a") as file:
+        side = Path(os.environ["SIDE_DIR"])
+        with (side / f"{step}.txt").open("a") as file:
             file.write("".join(f"{row['id']}\n" for row in rows))
-    time.sleep(float(os.environ.get("BATCH_S", "0")))
+        pause = (side / "batch_s").read_text() if (side / "batch_s").exists() else pause
+    time.sleep(float(pause))
 
 
 class Scale(Step):
@@ -135,6 +138,11 @@ def build_long_line(cache_dir: str | Path) -> Pipeline:
     return build_line(cache_dir, "long_line", 90)
 
 
+def build_third_line(cache_dir: str | Path) -> Pipeline:
+    """As `long_line`, of other rows, so that no step is shared with it."""
+    return build_line(cache_dir, "third-line", 99)
+
+
 @routing_batch_function()
 def two_of_three(steps: list[str], seq_no: int) -> list[str]:
     return [name for index, name in enumerate(steps) if index != seq_no % 3]
@@ -170,4 +178,9 @@ def build_chat(cache_dir: str | Path, enable_metadata: bool = False, **options: 
     return pipeline
 
 
-BUILDERS: dict[str, Callable[[str], Pipeline]] = {"long_line": build_long_line, "all-kinds": build_all_kinds}
+BUILDERS: dict[str, Callable[[str], Pipeline]] = {
+    "line": build_line,
+    "long_line": build_long_line,
+    "third-line": build_third_line,
+    "all-kinds": build_all_kinds,
+}

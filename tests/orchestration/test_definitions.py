@@ -1,6 +1,8 @@
 """`build_definitions`: what it names, what a run of its job leaves, and what the next run makes of that."""
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -284,3 +286,30 @@ def test_asset_that_cannot_be_stored_stops_the_engine(
     result = runner.run(pipeline)  # would say StepInUse, if the first still went on
     assert result.success
     assert sum(pipelines.given.values()) == 120
+
+
+def test_signal_that_comes_while_dagster_stores_a_result(
+    runner: Runner, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reaches Dagster's handlers, not the engine's; what was begun is committed all the same, and told."""
+    seal = io_manager.CacheIOManager._seal
+
+    def seal_and_interrupt(self: Any, context: Any, output: Any) -> None:
+        seal(self, context, output)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("BATCH_S", "0.05")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    pipeline = build_line(cache, rows=60)
+    with monkeypatch.context() as patched:
+        patched.setattr(io_manager.CacheIOManager, "_seal", seal_and_interrupt)
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            runner.run(pipeline)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    runner.runs.append(runner.instance.get_runs(limit=1)[0].run_id)
+    told = "\n".join(runner.messages())
+    assert "Stop requested" in told
+    assert "Step `leaf`: stop received" in told
+    assert "Stopped. Not finished: " in told
+    assert runner.run(pipeline).success
+    assert set(pipelines.given.values()) == {1}, "nothing that was begun got lost"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from dagster_graphql.test.utils import define_out_of_process_context, execute_dagster_graphql
 
-from distilabel_dagster import Pipeline, build_definitions
+from distilabel_dagster import Pipeline
 from distilabel_dagster.orchestration.metadata import BATCHES_COMPUTED, BATCHES_REUSED
 from tests.orchestration import pipelines
 from tests.orchestration.conftest import Runner
@@ -110,11 +110,26 @@ def test_frozen_partition_of_other_code_says_what_differs(runner: Runner, cache:
     today = build_line(cache)
     today.dag.steps["leaf"].code_version = "2"
     message = runner.error(today, partition=old)
-    assert "leaf" in message
+    assert "`leaf.code_version` was None and is '2'" in message or "of step `leaf`" in message
 
-    today = build_line(cache, rows=13)
-    message = runner.error(today, partition=old)
-    assert "load" in message.split("What differs:")[1]
+
+def test_old_rows_come_back_where_they_were_frozen_with_the_pipeline(runner: Runner, cache: Path) -> None:
+    runner.run(build_line(cache, rows=4))
+    old = runner.partitions("line_signatures")[0]
+    today = build_line(cache)
+    result = runner.run(today, partition=old)
+    distiset = result.output_for_node("line__distiset", "line__distiset")
+    assert distiset["leaf"]["train"]["id"] == [0, 1, 2, 3]
+    assert len(today.dag.steps["load"].data) == 12
+
+    def build_large(count: int) -> Pipeline:
+        with Pipeline("large", cache_dir=str(cache)) as pipeline:
+            pipelines.LoadDataFromDicts(name="load", data=[{"text": "x" * 1_200_000}] * count)
+        return pipeline
+
+    runner.run(build_large(1))
+    message = runner.error(build_large(2), partition=runner.partitions("large_signatures")[0])
+    assert "`load.data_rows` was 1 and is 2" in message
 
 
 def test_nested_difference_is_named_by_its_path(runner: Runner, cache: Path) -> None:
@@ -186,7 +201,7 @@ query ($selector: PipelineSelector!) {
 def test_launchpad_defaults_run_as_they_are(
     runner: Runner, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"temperature": 0.5, "headers": {"authorization": "Bearer hush-hush"}}
+    options = {"temperature": 0.5, "headers": {"authorization": "Bearer hush-hush", "accept": None}}
     definitions = tmp_path / "chat_definitions.py"
     definitions.write_text(
         "from distilabel_dagster import build_definitions\n"
@@ -216,7 +231,7 @@ def test_launchpad_defaults_run_as_they_are(
     config = yaml.safe_load(prefilled)
     answer = config["ops"]["chat"]["config"]["answer"]
     assert answer["llm"]["mark"] == "!"
-    assert answer["llm"]["generation_kwargs"] == {"temperature": 0.5, "headers": {}}
+    assert answer["llm"]["generation_kwargs"] == {"temperature": 0.5}
     assert answer["input_batch_size"] == 50
     pipeline = build_chat(cache, api_key="sk-hush", pass_phrase="hush", generation_kwargs=options)
     assert runner.run(pipeline, run_config=config).success

@@ -14,7 +14,7 @@ from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.engine.engine import Engine
 from distilabel_dagster.engine.events import RunEvent, StepFinished
 from distilabel_dagster.engine.run_state import RunOptions
-from distilabel_dagster.errors import CacheError
+from distilabel_dagster.errors import CacheError, DistilabelDagsterError
 from distilabel_dagster.pipeline import Pipeline, routing_batch_function
 from distilabel_dagster.steps import GeneratorStep, GlobalStep, Step
 
@@ -309,7 +309,7 @@ class Lab:
                 self.events.append(event)
                 if isinstance(event, StepFinished):
                     cache.seal_step(event.step)
-        except Exception as raised:
+        except DistilabelDagsterError as raised:
             error = raised
         if fs.has_crashed:
             remove_tree(self.root)

@@ -70,9 +70,10 @@ def mounted(directory: Path, *arguments: str) -> Iterator[None]:
 
 
 def test_a_read_only_file_system(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "ro", "tmpfs"):
-        with pytest.raises(CacheDirectoryError, match="Read-only file system.*`cache_dir=`"):
-            build(tmp_path / "disk" / "cache", Broken(name="broken")).run()
+    disk = tmp_path / "disk"
+    refused = pytest.raises(CacheDirectoryError, match=r"Read-only file system.*`cache_dir=`")
+    with mounted(disk, "-t", "tmpfs", "-o", "ro", "tmpfs"), refused:
+        build(disk / "cache", Broken(name="broken")).run()
     assert Broken.batches == []
 
 

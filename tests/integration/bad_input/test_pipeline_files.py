@@ -1,5 +1,6 @@
 """pipeline.yaml that is cut off, of another format, or names what nobody vouched for."""
 
+import contextlib
 import copy
 import json
 import sys
@@ -52,13 +53,11 @@ def test_a_file_cut_off_anywhere_is_an_error_or_the_same_pipeline(written: Path,
     read = 0
     for length in [*range(0, len(whole), 97), *range(len(whole) - 40, len(whole))]:
         cut.write_bytes(whole[:length])
-        try:
-            pipeline = Pipeline.from_yaml(cut)
-        except PipelineFileError as error:
-            assert str(cut) in str(error)
-        else:
+        with contextlib.suppress(PipelineFileError):
+            assert Pipeline.from_yaml(cut).signature == signature, (
+                f"another pipeline in the first {length} bytes"
+            )
             read += 1
-            assert pipeline.signature == signature, f"another pipeline was read of the first {length} bytes"
     assert read < 40
 
 

@@ -77,7 +77,7 @@ def test_on_error_raise_ends_the_run_and_keeps_what_was_committed(tmp_path: Path
 
 
 def test_a_global_steps_error_fails_the_run(tmp_path: Path) -> None:
-    with pytest.raises(StepProcessError, match="`glob` failed on batch 0.*ZeroDivisionError: global"):
+    with pytest.raises(StepProcessError, match=r"`glob` failed on batch 0.*ZeroDivisionError: global"):
         build(tmp_path, BrokenGlobal(name="glob")).run()
 
 
@@ -115,7 +115,7 @@ def test_types_that_cannot_be_united_name_step_column_and_types(tmp_path: Path, 
         lambda rows: [{**row, "made": "text" if row["id"] > 4 else row["id"]} for row in rows]
     )
     pipeline = build(tmp_path, Odd(name="odd", input_batch_size=batch_size))
-    with pytest.raises(ColumnTypeError, match="Step `odd`.*column `made`") as caught:
+    with pytest.raises(ColumnTypeError, match=r"Step `odd`.*column `made`") as caught:
         pipeline.run()
     assert "int" in str(caught.value)
     assert "str" in str(caught.value)

@@ -18,6 +18,8 @@ def test_info_tells_what_the_pipeline_is(workspace: Path, command: Command, tmp_
     assert ["shout", "Shout", "load", "text", "loud", "0"] in lines
     assert ["shout.mark", '"!"', "What", "is", "added", "[at", "the", "end]."] in lines
     assert "shout.resources.replicas" not in out
+    pipeline.save("pipeline.json", format="json")
+    assert command("pipeline", "info", "--config", "pipeline.json")[1] == out
 
 
 def test_info_tells_how_far_it_is(workspace: Path, command: Command) -> None:

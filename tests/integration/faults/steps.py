@@ -9,11 +9,11 @@ CALLS: list[str] = []
 
 
 class Add(Step):
-    """Adds a column made of the id and `salt`; stops the run (as if killed) when it gets to `dies_at`."""
+    """Adds a column made of the id and `salt`; fails when it gets to `dies_at`: a step (or any) and an id."""
 
     column: str = "a"
     salt: str = ""
-    dies_at: ClassVar[int | None] = None
+    dies_at: ClassVar[tuple[str | None, int] | None] = None
 
     @property
     def inputs(self):
@@ -25,8 +25,8 @@ class Add(Step):
 
     def process(self, inputs: StepInput) -> Any:
         for row in inputs:
-            if row["id"] == self.dies_at:
-                raise SystemExit("killed")
+            if self.dies_at in ((self.name, row["id"]), (None, row["id"])):
+                raise ConnectionAbortedError("as if killed")
             CALLS.append(f"{self.name} {row['id']}")
             row[self.column] = f"{self.column}{self.salt}{row['id']}"
         yield inputs

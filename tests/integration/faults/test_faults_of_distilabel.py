@@ -1,69 +1,24 @@
 """What went wrong in distilabel 1.1.1 and 1.5.3, and must not here. Each test says what happened there."""
 
+import importlib.util
 import json
-import threading
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import PrivateAttr, SecretStr
 
 from distilabel_dagster.distiset import create_distiset
-from distilabel_dagster.engine.events import RunFinished, RunStopped, StepFinished
+from distilabel_dagster.engine.events import RunFinished, StepFinished
 from distilabel_dagster.engine.run_state import RunOptions
-from distilabel_dagster.errors import IncompleteRunError, StepInUseError, StepProcessError
+from distilabel_dagster.errors import StepInUseError, UntrustedClassError
 from distilabel_dagster.pipeline import Pipeline, routing_batch_function, sample_n_steps
 from distilabel_dagster.steps import CombineOutputs, LoadDataFromDicts, Step, StepInput, step
 from distilabel_dagster.steps.tasks import TextGeneration
+from tests.integration.faults.pipelines import ROWS, break_off, expected, linear, load, rows_of
 from tests.integration.faults.steps import CALLS, Add, All, Echo
-
-ROWS = 24
-
-
-@pytest.fixture(autouse=True)
-def forget() -> None:
-    CALLS.clear()
-    All.calls, Add.dies_at = 0, None
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def load(rows: int = ROWS, batch_size: int = 5) -> LoadDataFromDicts:
-    return LoadDataFromDicts(
-        name="load", data=[{"id": number} for number in range(rows)], batch_size=batch_size
-    )
-
-
-def linear(cache: Path, rows: int = ROWS, first: str = "", second: str = "") -> Pipeline:
-    with Pipeline("linear", cache_dir=cache) as pipeline:
-        made = load(rows)
-        (
-            made
-            >> Add(name="first", salt=first, input_batch_size=4)
-            >> Add(name="second", column="b", salt=second)
-        )
-    return pipeline
-
-
-def rows_of(distiset: Any, leaf: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = distiset[leaf]["train"].to_list()
-    return found
-
-
-def expected(rows: int = ROWS, first: str = "", second: str = "") -> list[dict[str, Any]]:
-    return [{"id": i, "a": f"a{first}{i}", "b": f"b{second}{i}"} for i in range(rows)]
-
-
-def break_off(pipeline: Pipeline, at: int = 13) -> None:
-    """Let a run end in the middle, some rows committed."""
-    Add.dies_at = at
-    with pytest.raises((SystemExit, IncompleteRunError, StepProcessError)):
-        pipeline.run(on_error="raise")
-    Add.dies_at = None
-
 
 # --- Measured first ---------------------------------------------------------------------------------------------
 
@@ -172,29 +127,37 @@ def test_7_3_runtime_parameters_resume(cache: Path) -> None:
     assert [call for call in CALLS[len(calls) :] if call.startswith("first")] == []
 
 
-def test_7_3_code_and_routing_are_part_of_the_signature(cache: Path) -> None:
+def test_7_3_code_and_routing_are_part_of_the_signature(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step's code never was in the signature, routing wasn't in 1.1 to 1.3."""
 
-    def build(version: int, sample: int) -> Pipeline:
-        if version == 1:
-
-            class Mine(Add):
-                def process(self, inputs: StepInput) -> Any:
-                    yield [{**row, "a": 1} for row in inputs]
-        else:
-
-            class Mine(Add):  # type: ignore[no-redef]  # as edited
-                def process(self, inputs: StepInput) -> Any:
-                    yield [{**row, "a": 2} for row in inputs]
-
+    def build(code: str, sample: int) -> Pipeline:
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "from distilabel_dagster.steps import Step\n\n"
+            "class Mine(Step):\n"
+            "    def process(self, inputs):\n"
+            f"        {code}\n"
+        )
+        spec = importlib.util.spec_from_file_location("mine", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "mine", module)
+        spec.loader.exec_module(module)
         with Pipeline("code", cache_dir=cache) as pipeline:
-            branches = [Mine(name=name, input_batch_size=5) for name in ("x", "y")]
+            branches = [module.Mine(name=name, input_batch_size=5) for name in ("x", "y")]
             load() >> sample_n_steps(sample) >> branches
+        # Before the next version of the file is written.
+        assert pipeline.step_signatures
         return pipeline
 
-    signatures = {build(version, sample).signature for version in (1, 2) for sample in (1, 2)}
-    assert len(signatures) == 4
-    assert build(1, 2).step_signatures["load"] == build(2, 1).step_signatures["load"]
+    codes = ("yield inputs", "yield inputs[::-1]", "yield inputs  # as before")
+    signatures = {(code, sample): build(code, sample).step_signatures for code in codes for sample in (1, 2)}
+    assert len({each["load"] for each in signatures.values()}) == 1
+    assert len({each["x"] for each in signatures.values()}) == 4
+    assert signatures[codes[0], 1] == signatures[codes[2], 1]
 
 
 def test_7_4_failures_are_recorded_and_partial_results_never_returned(cache: Path) -> None:
@@ -334,7 +297,7 @@ def test_7_9_two_runs_at_the_same_time_do_not_meet(cache: Path) -> None:
     for event in first:
         if isinstance(event, StepFinished):
             assert event.rows == ROWS
-    assert CALLS == [*(call for call in CALLS)]
+    assert [*(call for call in CALLS)] == CALLS
     assert len(CALLS) == len(set(CALLS)) == 2 * ROWS
     assert rows_of(linear(cache).run(), "second") == expected()
 
@@ -361,14 +324,27 @@ def test_7_10_a_moved_cache_resumes(cache: Path, tmp_path: Path) -> None:
         assert str(cache) not in file.read_text()
 
 
+def test_7_11_a_pipeline_file_imports_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading YAML imported any `type_info.module` and made an object of it. (More: tests of bad input.)"""
+    (tmp_path / "runs_code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Add: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    data = linear(cache).dump()
+    for each in data["pipeline"]["steps"]:
+        each["step"]["type_info"] = {"module": "runs_code", "name": "Add"}
+    with pytest.raises(UntrustedClassError, match=r"`runs_code\.Add`.*nothing was imported"):
+        Pipeline.from_dict(data)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_7_12_no_secret_is_written_anywhere(cache: Path) -> None:
     """SecretStr fields were written in clear, and plain tokens too."""
-    from pydantic import SecretStr
 
     class Keyed(Add):
         api_key: SecretStr | None = None
         hub_token: str | None = None
-        headers: dict[str, str] = {}
+        headers: dict[str, str] | None = None
 
     secrets = {
         "api_key": SecretStr("s3cret-one"),
@@ -413,7 +389,7 @@ def test_7_15_the_users_own_steps_are_run(cache: Path, use_cache: bool) -> None:
 
     class Live(Step):
         code_version: str | None = "1"
-        _notes: list[str] = []
+        _notes: list[str] = PrivateAttr(default_factory=list)
 
         def process(self, inputs: StepInput) -> Any:
             self._notes.append("called")
@@ -461,149 +437,3 @@ def test_7_17_many_predecessors_keep_their_order(cache: Path) -> None:
         branches = [Add(name=f"s{number}", column=f"c{number}") for number in range(12)]
         made >> branches >> Order(name="order")
     assert rows_of(pipeline.run(), "order") == [{"order": [f"c{number}" for number in range(12)]}] * 4
-
-
-# --- §8 and the fixture caches --------------------------------------------------------------------------------
-
-
-def test_8_use_cache_false_recomputes_and_leaves_no_stale_part(cache: Path) -> None:
-    """steps_data was never overwritten."""
-    linear(cache, rows=24).run()
-    parts = {path.name for path in cache.glob("steps_data/*/*")}
-    CALLS.clear()
-    assert rows_of(linear(cache).run(use_cache=False), "second") == expected()
-    assert len(CALLS) == 2 * ROWS
-    assert {path.name for path in cache.glob("steps_data/*/*")} <= parts | {"00001.parquet", "00002.parquet"}
-    for directory in cache.glob("steps_data/*"):
-        ids = [
-            number
-            for part in sorted(directory.glob("*.parquet"))
-            for number in pq.read_table(part)["id"].to_pylist()
-        ]
-        assert ids == list(range(ROWS))
-    assert rows_of(create_distiset(linear(cache).open_cache().data_url), "second") == expected()
-
-
-def test_8_a_step_that_does_not_use_the_cache(cache: Path) -> None:
-    """`use_cache=False` of one step recomputes it and what follows, and nothing before it."""
-
-    def build() -> Pipeline:
-        with Pipeline("partly", cache_dir=cache) as pipeline:
-            (
-                load()
-                >> Add(name="first")
-                >> Add(name="second", column="b", use_cache=False)
-                >> Add(name="third", column="c")
-            )
-        return pipeline
-
-    build().run()
-    CALLS.clear()
-    build().run()
-    assert {call.split()[0] for call in CALLS} == {"second", "third"}
-    assert len(CALLS) == 2 * ROWS
-
-
-def two_leaves(cache: Path) -> Pipeline:
-    with Pipeline("two_leaves", cache_dir=cache) as pipeline:
-        shared = Add(name="shared", input_batch_size=4)
-        load() >> shared
-        shared >> [Add(name="leaf", column="b", input_batch_size=3), All(name="all")]
-    return pipeline
-
-
-@pytest.mark.parametrize("is_broken_off", [False, True])
-def test_fixtures_a_leaf_and_a_global_step_share_a_predecessor(cache: Path, is_broken_off: bool) -> None:
-    """1.3.2 and 1.4.2 lost rows in an undisturbed run: the global leaf stayed empty, the other lost its tail."""
-    if is_broken_off:
-        break_off(two_leaves(cache))
-    distiset = two_leaves(cache).run()
-    assert rows_of(distiset, "leaf") == expected()
-    assert rows_of(distiset, "all") == [{"id": i, "a": f"a{i}", "of": ROWS} for i in range(ROWS)]
-    assert All.calls == 1
-
-
-def test_fixtures_a_rerun_never_leaves_fewer_rows(cache: Path) -> None:
-    """Before 1.4 a rerun often left fewer rows than the interrupted run had: 66 down to 30, exit 0."""
-
-    def shown() -> list[int]:
-        return [
-            number
-            for part in sorted(cache.glob("*/data/second/*.parquet"))
-            for number in pq.read_table(part)["id"].to_pylist()
-        ]
-
-    seen: list[int] = []
-    for at in (9, 14, 19):
-        break_off(linear(cache), at)
-        assert shown()[: len(seen)] == seen
-        seen = shown()
-        assert seen == list(range(len(seen)))
-    linear(cache).run()
-    assert shown() == list(range(ROWS))
-
-
-def test_fixtures_create_distiset_shows_all_that_is_committed(cache: Path) -> None:
-    """After a kill `create_distiset` showed fewer rows than the files held."""
-    break_off(linear(cache), at=20)
-    store = linear(cache).open_cache().stores["second"]
-    store.open()
-    if not store.records:
-        with pytest.raises(ValueError, match="holds no rows of a leaf step"):
-            create_distiset(linear(cache).open_cache().data_url)
-        return
-    shown = rows_of(create_distiset(linear(cache).open_cache().data_url), "second")
-    assert shown == expected()[: store.read_all().num_rows]
-
-
-def test_fixtures_a_finished_routed_pipeline_runs_again(cache: Path) -> None:
-    """A finished routed pipeline couldn't be run again in 1.4.2 and 1.5.3 (AttributeError)."""
-
-    def build() -> Pipeline:
-        with Pipeline("routed", cache_dir=cache) as pipeline:
-            branches = [Add(name=name, column=name, input_batch_size=5) for name in ("x", "y", "z")]
-            load() >> sample_n_steps(2) >> branches >> CombineOutputs(name="joined", input_batch_size=5)
-        return pipeline
-
-    first = rows_of(build().run(), "joined")
-    assert [row["id"] for row in first] == list(range(ROWS))
-    CALLS.clear()
-    assert rows_of(build().run(), "joined") == first
-    assert CALLS == []
-
-
-def make_picker(name: str, times: int = 1):
-    """A factory with a local variable besides its arguments."""
-    unused = name * times
-
-    @routing_batch_function(description=f"always {unused}")
-    def pick(steps: list[str]) -> list[str]:
-        return [name]
-
-    return pick
-
-
-def test_fixtures_a_routing_factorys_arguments_are_stored_and_nothing_else(tmp_path: Path) -> None:
-    """A routing factory's local variables were stored as its arguments."""
-    with Pipeline("routed", cache_dir=tmp_path) as pipeline:
-        load() >> make_picker("x") >> [Add(name=name, input_batch_size=5) for name in ("x", "y")]
-    (written,) = pipeline.dump()["pipeline"]["routing_batch_functions"]
-    assert written["type_info"]["kwargs"] == {"name": "x", "times": 1}
-    assert Pipeline.from_dict(pipeline.dump()).signature == pipeline.signature
-
-
-def test_an_abandoned_run_frees_its_steps(cache: Path) -> None:
-    """A run whose caller went away must not hold its steps for ever."""
-    events = linear(cache).iter_run()
-    next(events)
-    del events
-    assert rows_of(linear(cache).run(), "second") == expected()
-
-
-def test_a_stop_before_the_first_batch_is_no_failure(cache: Path) -> None:
-    events = linear(cache).iter_run()
-    assert "Start pipeline" in str(next(events))
-    closed = threading.Thread(target=events.close)  # type: ignore[attr-defined]  # it's a generator
-    closed.start()
-    closed.join(60)
-    assert not any(isinstance(event, RunStopped) for event in linear(cache).iter_run())

@@ -45,10 +45,10 @@ class Driver:
         self.processes.append(process)
         return process
 
-    def finish(self) -> tuple[Rows, list[str]]:
+    def finish(self, pipeline: str | None = None) -> tuple[Rows, list[str]]:
         """Run to the end, in this process; give the rows of the leaves and the messages that the log got."""
         before = len(self.log_lines())
-        rows = pipelines.run(self.pipeline, self.cache_dir, self.side_dir)
+        rows = pipelines.run(pipeline or self.pipeline, self.cache_dir, self.side_dir)
         return rows, [line.split(maxsplit=2)[2] for line in self.log_lines()[before:]]
 
     def finish_in_new_process(self) -> tuple[Rows, list[str]]:

@@ -4,6 +4,8 @@ import pytest
 
 from distilabel_dagster.dag.routing import load_routing_batch_function, routing_batch_function, sample_n_steps
 from distilabel_dagster.errors import PipelineFileError, RoutingError, UntrustedClassError
+from distilabel_dagster.pipeline import Pipeline
+from distilabel_dagster.steps import KeepColumns, LoadDataFromDicts
 
 STEPS = ["a", "b", "c"]
 
@@ -131,6 +133,14 @@ def test_wrong_arguments_are_an_error_that_names_the_file() -> None:
     dumped["type_info"]["kwargs"] = {"width": 2}
     with pytest.raises(PipelineFileError, match=r"pipeline\.yaml.*by_length"):
         load_routing_batch_function(dumped, "pipeline.yaml")
+
+
+def test_a_function_made_near_its_use_runs_whatever_the_arguments_around_it() -> None:
+    with Pipeline("test") as pipeline:
+        load = LoadDataFromDicts(name="load", data=[{"n": 1}])
+        load >> by_length(object()) >> [KeepColumns(name="a", columns=["n"])]
+    assert len(pipeline.signature) == 40
+    assert "kwargs" not in pipeline.dag.routing["load"].dump()["type_info"]
 
 
 def test_it_stands_between_steps() -> None:

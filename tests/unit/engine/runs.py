@@ -65,6 +65,17 @@ def merge(*inputs: Rows) -> Rows:
     ]
 
 
+def chain(*names: str, count: int = 10, batch_size: int = 2, size: int = 3) -> Callable[[], None]:
+    """Declare a generator and steps behind it, one after another."""
+
+    def declare() -> None:
+        last = Numbers(name="load", count=count, batch_size=batch_size)
+        for name in names:
+            last = last >> Calls(name=name, input_batch_size=size)
+
+    return declare
+
+
 @dataclass
 class Bench:
     """A pipeline and its cache; `declare` is called anew for each run, as in a new process."""

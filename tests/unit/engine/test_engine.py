@@ -1,9 +1,8 @@
 import sys
-import threading
 
 import pytest
 
-from distilabel_dagster.engine.events import RunFinished, RunStarted, RunStopped, StepStopped, StopRequested
+from distilabel_dagster.engine.events import RunFinished, RunStarted, RunStopped
 from distilabel_dagster.errors import (
     ColumnTypeError,
     IncompleteRunError,
@@ -11,18 +10,9 @@ from distilabel_dagster.errors import (
     StepProcessError,
 )
 from distilabel_dagster.pipeline import routing_batch_function
-from tests.unit.engine.runs import BODIES, Bench, Calls, CallsOnAll, Numbers, mark, merge
+from tests.unit.engine.runs import BODIES, Bench, Calls, CallsOnAll, Numbers, chain, mark, merge
 
 pytestmark = pytest.mark.timeout(30)
-
-
-def chain(*names: str, count: int = 10, batch_size: int = 2, size: int = 3):
-    def declare() -> None:
-        last = Numbers(name="load", count=count, batch_size=batch_size)
-        for name in names:
-            last = last >> Calls(name=name, input_batch_size=size)
-
-    return declare
 
 
 def diamond(size_a: int, size_b: int, size_j: int, count: int = 60):
@@ -122,7 +112,7 @@ def test_branches_that_drift_apart_are_an_error_that_names_them_and_not_a_wait_f
         return steps
 
     BODIES.update(a=mark("a"), b=lambda rows: rows * 50, j=merge)
-    with pytest.raises(MisalignedBranchesError, match="`a`.*`b`"):
+    with pytest.raises(MisalignedBranchesError, match=r"`a`.*`b`"):
         Bench(declare).run(max_rows_ahead=1)
 
 
@@ -191,73 +181,6 @@ def test_a_step_that_calls_exit_is_an_error_of_the_step_and_the_rest_is_committe
     with pytest.raises(StepProcessError, match="SystemExit: 3"):
         bench.run()
     assert bench.rows("load")
-
-
-def test_closing_the_iterator_stops_the_run() -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def wait(rows):
-        entered.set()
-        leave.wait(20)
-        return mark("a")(rows)
-
-    BODIES.update(a=wait)
-    bench = Bench(chain("a"))
-    events = bench.start()
-    assert isinstance(next(events), RunStarted)
-    next(events)
-    assert entered.wait(20)
-    leave.set()
-    events.close()
-    assert not any(thread.name == "engine" and thread.is_alive() for thread in threading.enumerate())
-    BODIES.update(a=mark("a"))
-    bench.run()
-    assert len(bench.rows("a")) == 10
-
-
-def test_a_step_that_never_returns_is_given_up_after_the_grace_period() -> None:
-    leave = threading.Event()
-    bench = Bench(chain("a", "b", size=2))
-
-    def hang(rows):
-        bench.engine.request_stop("enough")
-        leave.wait(20)
-        return mark("b")(rows)
-
-    BODIES.update(a=mark("a"), b=hang)
-    bench.run(grace_period_s=0.05)
-    assert [event.reason for event in bench.stops(StopRequested)] == ["enough"]
-    assert {event.step: event.given_up for event in bench.stops(StepStopped)}["b"] == 1
-    assert bench.stops(RunStopped)[0].unfinished[-1] == "b"
-    leave.set()
-    BODIES.update(b=mark("b"))
-    bench.run()
-    assert [row["b"] for row in bench.rows("b")] == list(range(10))
-
-
-def test_a_stop_commits_what_is_being_computed_and_begins_nothing_new() -> None:
-    bench = Bench(chain("a", size=2))
-    calls = []
-
-    def stop(rows):
-        calls.append(len(rows))
-        bench.engine.request_stop("enough")
-        return mark("a")(rows)
-
-    BODIES.update(a=stop)
-    bench.run()
-    assert {event.step: event.given_up for event in bench.stops(StepStopped)}["a"] == 0
-    assert (calls, len(bench.rows("a"))) == ([2], 2)
-
-
-def test_a_stop_asked_for_before_the_run_begins_holds() -> None:
-    BODIES.update(a=mark("a"))
-    bench = Bench(chain("a"))
-    events = bench.start()
-    assert isinstance(next(events), RunStarted)
-    bench.engine.request_stop("early")
-    assert isinstance(list(events)[-1], RunStopped)
-    assert bench.rows("load") == []
 
 
 @pytest.mark.parametrize("where", ["a", "b"])
@@ -357,7 +280,7 @@ def test_a_stateful_routing_function_goes_on_where_it_was_in_the_same_process() 
 
     made: list[Numbers] = []
     bench = Bench(declare)
-    pipeline, cache = bench.open()
+    pipeline, _ = bench.open()
     bench.open = lambda: (pipeline, pipeline.open_cache())  # type: ignore[method-assign]
 
     def stop(rows):

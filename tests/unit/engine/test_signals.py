@@ -7,14 +7,14 @@ from distilabel_dagster.engine import signals
 from distilabel_dagster.engine.signals import stop_on_signals
 
 
-class Terminated(Exception):
+class TerminatedError(Exception):
     pass
 
 
 @pytest.fixture(autouse=True)
 def own_handlers():
     def terminate(number, frame):
-        raise Terminated
+        raise TerminatedError
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, terminate)
@@ -25,7 +25,7 @@ def own_handlers():
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)]
 )
 def test_the_first_signal_asks_for_a_stop_and_is_delivered_when_the_run_has_ended(number, raised) -> None:
     reasons = []
@@ -52,7 +52,7 @@ def test_a_second_signal_is_delivered_at_once(monkeypatch) -> None:
             signal.raise_signal(signal.SIGTERM)
             reached.append("too far")
 
-    with pytest.raises(Terminated):
+    with pytest.raises(TerminatedError):
         run()
     assert reached == ["SIGINT"]
 
