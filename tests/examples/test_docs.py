@@ -119,8 +119,7 @@ def test_ones_own_pipeline_runs_and_its_definitions_find_it_in_the_cache(project
         path.parent.name for path in (project / "home").glob(".cache/distilabel/pipelines/*/pipeline.yaml")
     ]
     later = run(
-        ["dagster", "asset", "materialize", "-m", "definitions", "--select", "longest_question"]
-        + ["--partition", signature],
+        f"dagster asset materialize -m definitions --select longest_question --partition {signature}".split(),
         project,
         HOME=home,
     )

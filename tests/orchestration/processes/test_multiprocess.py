@@ -11,7 +11,7 @@ from tests.orchestration.project import Project
 
 MakeProject = Callable[..., Project]
 STREAMING = "executor_def=dg.multiprocess_executor"
-OP_A_STEP = f'load_groups="sequential_step_execution", {STREAMING}'
+TWO_OPS = f'load_groups=[["load", "scale"], ["leaf"]], {STREAMING}'
 ROUTED_TOGETHER = f'load_groups=[["load-it", "branch-a", "branch-b", "branch-c", "join"]], {STREAMING}'
 
 
@@ -41,9 +41,9 @@ def test_ctrl_c_reaches_the_process_of_the_op_twice_and_counts_once(
     check_resume(project, tmp_path)
 
 
-def test_killed_run_with_an_op_a_step_goes_on(make_project: MakeProject, tmp_path: Path) -> None:
+def test_killed_run_of_several_ops_goes_on(make_project: MakeProject, tmp_path: Path) -> None:
     """The whole group dies; of the parent alone the op's process would be left, and goes on."""
-    project = make_project("long_line", OP_A_STEP)
+    project = make_project("long_line", TWO_OPS)
     project.run_and_stop(signal.SIGKILL, "leaf", batch_s=0.1)
     before = project.committed_rows()
     assert len(before["scale"]) == 90

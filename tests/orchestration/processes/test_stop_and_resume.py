@@ -13,14 +13,14 @@ from tests.orchestration.project import Project
 MakeProject = Callable[..., Project]
 
 
-def check_resume(project: Project, tmp_path: Path) -> None:
-    """Run to the end and compare with what was committed, and with an undisturbed run."""
+def check_resume(project: Project, tmp_path: Path, *command: str) -> None:
+    """Run to the end, by the same command or another, and compare with what was committed and an undisturbed run."""
     before = project.committed_rows()
     assert before["load"]
     assert before["scale"]
     assert len(before["leaf"]) < len(before["load"])
 
-    project.run()
+    project.run(*command)
 
     run = project.latest_run()
     assert run.status == dg.DagsterRunStatus.SUCCESS
@@ -61,4 +61,4 @@ def test_killed_job_goes_on(make_project: MakeProject, tmp_path: Path) -> None:
     project = make_project("long_line")
     project.run_and_stop(signal.SIGKILL, "leaf")
     assert project.latest_run().status == dg.DagsterRunStatus.STARTED, "nobody could say that it ended"
-    check_resume(project, tmp_path)
+    check_resume(project, tmp_path, "job", "execute", "-f", "definitions.py", "-j", project.job_name)
