@@ -132,7 +132,7 @@ class UntrustedClassError(PipelineFileError):
         super().__init__(
             f"{source} names the class `{module}.{name}`, which is neither of this package, nor imported by your "
             f"code, nor in a trusted module, so nothing was imported. If you trust it, import `{module}` first or "
-            f'pass `trusted_modules=["{module}"]`.',
+            f'pass `trusted_modules=["{module}"]` (on the command line: `--trusted-module {module}`).',
             source=source,
             module=module,
             name=name,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import pytest
-from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -74,12 +73,12 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def test_import_contracts_hold(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    broken = lint_imports(no_cache=True)
-    report = capsys.readouterr().out
-    assert not broken, report
-    assert "3 kept, 0 broken" in report, report
+def test_import_contracts_hold() -> None:
+    """In a process of its own, since the linter turns the loggers of the one that it runs in off."""
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache", "--no-logo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "3 kept, 0 broken" in done.stdout, done.stdout
 
 
 def test_files_are_short() -> None:

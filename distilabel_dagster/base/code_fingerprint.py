@@ -21,6 +21,7 @@ _PACKAGE = __name__.partition(".")[0]
 _NOT_CODE = frozenset(
     {"input_batch_size", "batch_size", "resources", "replicas", "use_cache", "max_concurrency"}
 )
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _CONSTANTS = (str, bytes, bool, int, float, complex, type(None))
 
 
@@ -68,6 +69,8 @@ def _is_users(module: str) -> bool:
     if file is None:
         return module == "__main__"
     path = Path(file).resolve()
+    if module.partition(".")[0] == _PACKAGE or _INSTALLED & set(path.parts):
+        return False
     return not any(path.is_relative_to(directory) for directory in _library_dirs())
 
 
@@ -110,6 +113,8 @@ def _iter_values(tree: ast.AST, module: str, scope: dict[str, Any], seen: set[in
             inspect.unwrap(found) if isinstance(getattr(found, "__wrapped__", None), FunctionType) else found
         )
         if isinstance(value, FunctionType | type):
+            if _is_foreign(value):
+                continue
             if value.__module__ == module or _is_users(value.__module__):
                 yield name
                 yield from _iter_parts(value, seen)

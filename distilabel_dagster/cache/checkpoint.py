@@ -113,8 +113,6 @@ def _describe_step(step: StepSnapshot) -> dict[str, Any]:
         "seq_no": len(step.records),
         "last_batch_received": finished,
         "convergence_step": step.is_convergence,
-        "convergence_step_batches_consumed": {},
-        "next_expected_created_from_batch_seq_no": 0,
         "step_signature": step.signature,
         "step_offset": offsets,
         "type_info": {"module": _MODULE, "name": "BatchManagerStepSnapshot"},

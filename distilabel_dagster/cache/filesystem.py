@@ -184,6 +184,24 @@ class CacheFileSystem:
         if self.protocol not in _FLAT:
             self._fs.makedirs(self._path(path).rpartition("/")[0], exist_ok=True)
 
+    def append_bytes(self, path: str, content: bytes) -> None:
+        """Add to the end of a file, for logs: several processes may, and a crash may leave the last line cut off.
+
+        Raises:
+            CacheError: it can't be written.
+        """
+        with _explained("written", self.full_path(path)):
+            if self.is_local:
+                Path(self._path(path)).parent.mkdir(parents=True, exist_ok=True)
+                with open(self._path(path), "ab") as file:  # noqa: PTH123 (as in `_write_local`)
+                    file.write(content)
+                return
+        try:
+            before = self.read_bytes(path)
+        except FileNotFoundError:
+            before = b""
+        self.write_bytes(path, before + content)
+
     def link(self, source: str, target: str) -> None:
         """Make `target` the same file as `source`, atomically: a hard link on a local disk, a copy in the store."""
         with _explained("linked", self.full_path(target)):

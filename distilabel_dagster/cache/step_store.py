@@ -61,6 +61,7 @@ class StepStore:
         self._parts: dict[int, _Part] = {}
         self.records: list[BatchRecord] = []
         self.has_lost_parts = False
+        self._schema: pa.Schema | None = None
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._reading = threading.RLock()
 
@@ -72,7 +73,9 @@ class StepStore:
     @property
     def schema(self) -> pa.Schema:
         """The union of the schemas of all committed batches."""
-        return unite_schemas([part.schema for part in self._parts.values()], self.step_name)
+        if self._schema is None:
+            self._schema = unite_schemas([part.schema for part in self._parts.values()], self.step_name)
+        return self._schema
 
     def part_file(self, number: int) -> str:
         """Path of a part, relative to the cache's root."""
@@ -161,7 +164,8 @@ class StepStore:
             self._write_part(len(self._parts) + 1, group)
 
     def _write_part(self, number: int, batches: list[Batch]) -> None:
-        before = [part.schema for each, part in self._parts.items() if each != number]
+        others = [part.schema for each, part in self._parts.items() if each != number]
+        before = others if number in self._parts else [self.schema]
         schema = unite_schemas([*before, *(batch.table.schema for batch in batches)], self.step_name)
         self._write(number, [batch.record for batch in batches], [batch.table for batch in batches], schema)
 
@@ -187,18 +191,21 @@ class StepStore:
         self.show(number)
 
     def _take_in(self, number: int, part: _Part) -> None:
+        # A new part only widens the schema; one in place of another may have lost columns.
+        is_new = number not in self._parts and self._schema is not None
+        self._schema = unite_schemas([self._schema, part.schema], self.step_name) if is_new else None
         first = part.records[0].seq_no
         self._parts[number] = part
         self.records[first : first + len(part.records)] = part.records
 
-    def replace(self, batch: Batch) -> None:
-        """Commit another version of a committed batch: its part is written anew, in one step."""
-        number = self.records[batch.record.seq_no].part
-        records = [
-            batch.record if r.seq_no == batch.record.seq_no else r for r in self._parts[number].records
+    def replace(self, batches: list[Batch]) -> None:
+        """Commit other versions of committed batches of one part, which is written anew in one step."""
+        again = {batch.record.seq_no: batch for batch in batches}
+        number = self.records[batches[0].record.seq_no].part
+        versions = [
+            again.get(record.seq_no) or Batch(record, self.read(record.seq_no))
+            for record in self._parts[number].records
         ]
-        tables = [batch.table if r is batch.record else self.read(r.seq_no) for r in records]
-        versions = [Batch(record, table) for record, table in zip(records, tables, strict=True)]
         self._write_part(number, versions)
 
     def read(self, seq_no: int) -> pa.Table:
@@ -306,6 +313,7 @@ class StepStore:
     def _forget(self) -> None:
         with self._reading:
             self._parts, self.records = {}, []
+            self._schema = None
             self._tables.clear()
 
     def truncate(self, count: int) -> None:
@@ -323,6 +331,7 @@ class StepStore:
             else:
                 self.fs.remove(self.part_file(number))
                 del self._parts[number]
+                self._schema = None
                 self._tables.pop(number, None)
 
     def unite_parts(self) -> None:

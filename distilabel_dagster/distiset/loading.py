@@ -48,7 +48,7 @@ def create_distiset(
         pipeline_path: the pipeline's file; by default the `pipeline.yaml` beside `data`, where there is one.
         log_filename_path: the pipeline's log; by default the `pipeline.log` beside `data`, where there is one.
         enable_metadata: keep the column `distilabel_metadata` (raw inputs and outputs, token counts). False by
-            default, as in distilabel, although a Pipeline hands on its own setting, which is True by default.
+            default, as in distilabel; `Pipeline.run` hands on the pipeline's own setting.
         storage_options: passed to fsspec, such as credentials or an endpoint.
 
     Raises:

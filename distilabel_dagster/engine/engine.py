@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
+from distilabel_dagster.cache.step_store import count_failed_rows
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.committer import Committer
 from distilabel_dagster.engine.events import (
@@ -272,7 +273,8 @@ class Engine:
             return
         computed = sum(runner.computed for runner in self._runners.values())
         total = sum(len(self._state.logs[name].records) for name in self._steps)
-        self._state.emit(RunFinished(computed, total - min(computed, total)))
+        failed = sum(count_failed_rows(self._state.logs[name].records) for name in self._steps)
+        self._state.emit(RunFinished(computed, total - min(computed, total), failed))
 
     def _is_finished(self, name: str) -> bool:
         return name in self._runners and self._runners[name].is_finished

@@ -19,11 +19,22 @@ class StepState:
     is_complete: bool
 
 
+def _count(number: int, word: str) -> str:
+    """`1 row`, `2 rows`, `2 batches`."""
+    plural = f"{word}es" if word.endswith("ch") else f"{word}s"
+    return f"{number} {word if number == 1 else plural}"
+
+
 @dataclass(frozen=True, slots=True)
 class RunEvent:
     """Base of all events; `str()` is a line for people."""
 
     level: ClassVar[str] = "info"
+
+    @property
+    def details(self) -> str:
+        """What only the log file keeps, such as a traceback; may have several lines."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class RunStarted(RunEvent):
             for name, state in self.steps.items()
             if not state.is_complete
         ]
-        again = [f"{count} batches of `{name}`" for name, count in self.to_repair.items()]
+        again = [f"{_count(count, 'batch')} of `{name}`" for name, count in self.to_repair.items()]
         parts = [
             f"done: {', '.join(f'`{name}` ({self.steps[name].rows} rows)' for name in done) or 'no step yet'}"
         ]
@@ -83,11 +94,18 @@ class RowsFailed(RunEvent):
     seq_no: int
     count: int
     error: str
+    trace: str = ""
+
+    @property
+    def details(self) -> str:
+        """The traceback of the first error."""
+        return self.trace
 
     def __str__(self) -> str:
         return (
-            f"Step `{self.step}`: {self.count} rows of batch {self.seq_no} failed and are kept without outputs; the "
-            f"next run tries them again. First error: {self.error}"
+            f"Step `{self.step}`: {_count(self.count, 'row')} of batch {self.seq_no} failed and "
+            f"{'is' if self.count == 1 else 'are'} kept without outputs; the next run tries again. First error: "
+            f"{self.error}"
         )
 
 
@@ -138,7 +156,7 @@ class StepFinished(RunEvent):
         failed = f", {self.rows_failed} rows failed" if self.rows_failed else ""
         return (
             f"Step `{self.step}`: finished with {self.rows} rows "
-            f"({self.batches_computed} batches computed, {self.batches_reused} reused{failed})"
+            f"({_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed})"
         )
 
 
@@ -176,7 +194,8 @@ class StepStopped(RunEvent):
 
     def __str__(self) -> str:
         lost = (
-            f"; {self.given_up} batches didn't finish in time and are computed next time"
+            f"; {_count(self.given_up, 'batch')} didn't finish in time and will be computed next time (a smaller "
+            "`input_batch_size` loses less)"
             if self.given_up
             else ""
         )
@@ -203,12 +222,19 @@ class RunFinished(RunEvent):
     Attributes:
         batches_computed: batches that this run computed, of all steps.
         batches_reused: batches that were in the cache, of all steps.
+        rows_failed: rows without outputs, since a step failed on them, of all steps.
     """
 
     batches_computed: int
     batches_reused: int
+    rows_failed: int = 0
 
     def __str__(self) -> str:
+        failed = ""
+        if self.rows_failed:
+            failed = (
+                f". {_count(self.rows_failed, 'row')} failed and have no outputs; run again to try just these"
+            )
         if not self.batches_computed:
-            return f"Finished: nothing to compute, all {self.batches_reused} batches were in the cache"
-        return f"Finished: {self.batches_computed} batches computed, {self.batches_reused} reused"
+            return f"Finished: nothing to compute, all {_count(self.batches_reused, 'batch')} were in the cache{failed}"
+        return f"Finished: {_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed}"

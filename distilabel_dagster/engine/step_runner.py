@@ -4,18 +4,18 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import Final
 
 import pyarrow as pa
 
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache.tables import EMPTY_TABLE
 from distilabel_dagster.dag.dag import DAG
-from distilabel_dagster.dag.routing import RoutingBatchFunction
-from distilabel_dagster.engine.convergence import ConvergenceBuffer
 from distilabel_dagster.engine.events import RowsFailed, StepFinished, StepStarted, StepStopped, StepWarning
 from distilabel_dagster.engine.resume import holds_same_rows, iter_repairs, usable_batches
 from distilabel_dagster.engine.run_state import RunState
-from distilabel_dagster.engine.step_buffer import GlobalBuffer, InputPlan, JoinBuffer, StepBuffer
+from distilabel_dagster.engine.step_buffer import InputPlan, StepBuffer
+from distilabel_dagster.engine.wiring import build_buffer, choose_route
 from distilabel_dagster.engine.worker import (
     Output,
     ReplicaPool,
@@ -25,40 +25,9 @@ from distilabel_dagster.engine.worker import (
     process_batch,
     unload_step,
 )
-from distilabel_dagster.errors import RoutingError, StepProcessError
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 
-
-def build_buffer(dag: DAG, name: str) -> tuple[StepBuffer, list[str]]:
-    """Make the buffer that fits a step, and name the steps whose batches it has to be told of."""
-    predecessors = dag.predecessors(name)
-    step = dag.steps[name]
-    if step.is_global:
-        return GlobalBuffer(name, predecessors), predecessors
-    size = int(getattr(step, "input_batch_size", 0) or 1)
-    source = dag.convergence_source(name)
-    if source is not None:
-        return ConvergenceBuffer(name, source, predecessors, size), [*predecessors, source]
-    return JoinBuffer(name, predecessors, size, dag.routed_from(name)), predecessors
-
-
-def choose_route(routing: RoutingBatchFunction, step: str, targets: list[str], seq_no: int) -> list[str]:
-    """Call a routing function for a batch.
-
-    Raises:
-        StepProcessError: the function raised.
-        RoutingError: it chose nothing, or something that doesn't follow the step.
-    """
-    try:
-        return routing.choose(step, targets, seq_no)
-    except RoutingError:
-        raise
-    except Exception as error:
-        raise StepProcessError(
-            f"The routing function of step `{step}` failed on batch {seq_no}: {type(error).__name__}: {error}.",
-            step=step,
-            seq_no=seq_no,
-        ) from error
+_COMMIT_AGAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +68,9 @@ class StepRunner:
         self._rows_fed: dict[str, int] = {}
         self._in_flight: deque[_InFlight] = deque()
         self.is_finished = False
+        self._columns_checked = False
+        self._again: list[Batch] = []
+        self._again_at = time.monotonic()
 
     async def run(self) -> None:
         """Run the step; returns when it's complete and committed, or when a stop has reached it.
@@ -190,14 +162,19 @@ class StepRunner:
         retry = state.options.retry_failed and not self.step.is_generator
         for record, plan in iter_repairs(list(self._log.records), predecessors, retry_failed=retry):
             if state.is_stopping:
+                await self._commit_again()
                 return
             if not (plan.is_aligned or self.step.is_global):
                 # Branches gave other numbers of rows than before: from here on rows are paired anew.
+                await self._commit_again()
                 await self._drop(record.seq_no)
                 break
+            if self._again and (record.part != self._again[0].record.part or self._is_commit_due()):
+                await self._commit_again()
             self._alone = 1
             await self._compute_again(plan, record)
             self._alone = 0
+        await self._commit_again()
         self._log.reload()
         state.repaired.add(self.name)
         state.notify()
@@ -219,11 +196,22 @@ class StepRunner:
             self._record(plan, record.seq_no, output),
             revision=revision,
             batch_routed_to=record.batch_routed_to,
+            part=record.part,
         )
-        self._state.check_lease()
-        await self._thread().submit(store.replace, Batch(again, output.table))
+        self._again.append(Batch(again, output.table))
         self.computed += 1
-        self._report_failures(record.seq_no, output)
+        self._report(record.seq_no, output)
+
+    def _is_commit_due(self) -> bool:
+        return time.monotonic() - self._again_at > _COMMIT_AGAIN_S
+
+    async def _commit_again(self) -> None:
+        """Commit the batches of one part that were computed again; the part is written once for all of them."""
+        if self._again:
+            self._state.check_lease()
+            await self._thread().submit(self._log.store.replace, self._again)
+            self._again = []
+        self._again_at = time.monotonic()
 
     def _thread(self) -> ThreadWorker:
         if self._worker is None:
@@ -279,6 +267,7 @@ class StepRunner:
                     state.emit(StepWarning(self.name, "gave no rows at all; the steps behind it get none"))
                 made = (Output(EMPTY_TABLE, {}), True)
             output, last_batch = made
+            self._report(seq_no, output)
             limit = state.options.max_generator_batches
             last_batch = last_batch or (limit is not None and seq_no + 1 >= limit)
             self._append(self._record(InputPlan({}, {}, last_batch), seq_no, output), output.table)
@@ -297,7 +286,7 @@ class StepRunner:
             if self._in_flight and self._in_flight[0].output.done():
                 done = self._in_flight.popleft()
                 output = done.output.result()
-                self._report_failures(done.seq_no, output)
+                self._report(done.seq_no, output)
                 self._append(self._record(done.plan, done.seq_no, output), output.table)
                 continue
             if state.is_stopping and not self._in_flight:
@@ -375,7 +364,27 @@ class StepRunner:
         self.computed += 1
         self._state.notify()
 
-    def _report_failures(self, seq_no: int, output: Output) -> None:
+    def _report(self, seq_no: int, output: Output) -> None:
         if output.errors:
             first = next(iter(output.errors.values()))
-            self._state.emit(RowsFailed(self.name, seq_no, len(output.errors), first))
+            self._state.emit(RowsFailed(self.name, seq_no, len(output.errors), first, output.trace))
+        elif output.table.num_rows and not self._columns_checked:
+            self._columns_checked = True
+            self._check_columns(output.table)
+
+    def _check_columns(self, table: pa.Table) -> None:
+        """Say when a step doesn't make what it declares; steps behind it were allowed in because of that."""
+        missing = [
+            name
+            for name, is_given in self.step.get_outputs().items()
+            if is_given and name not in table.schema.names
+        ]
+        if missing:
+            told, found = (
+                ", ".join(f"`{name}`" for name in names) for names in (missing, table.schema.names)
+            )
+            self._state.emit(
+                StepWarning(
+                    self.name, f"declares the output {told}, but its rows have only the columns {found}"
+                )
+            )

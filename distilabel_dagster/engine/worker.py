@@ -10,10 +10,12 @@ import pickle
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -36,10 +38,12 @@ class Output:
     Attributes:
         table: the rows.
         errors: index of a failed row -> what went wrong.
+        trace: traceback of the exception that failed the batch, where one did.
     """
 
     table: pa.Table
     errors: dict[int, str]
+    trace: str = ""
 
 
 def load_step(step: BaseStep) -> None:
@@ -90,7 +94,7 @@ def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no:
     except StepOutputError:
         raise
     except BaseException as error:
-        told = f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {error}{_place_of(error)}"
         if on_error == "raise" or step.is_global or not isinstance(error, Exception):
             raise StepProcessError(
                 f"Step `{step.name}` failed on batch {seq_no} ({max(map(len, rows_in))} rows): {told}. What was "
@@ -99,11 +103,18 @@ def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no:
                 seq_no=seq_no,
             ) from error
         rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in table_rows(inputs[0])]
-        return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told))
+        trace = "".join(traceback.format_exception(error))
+        return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
     row_error: Callable[[dict[str, Any]], str | None] | None = getattr(step, "row_error", None)
     found = enumerate(map(row_error, rows)) if row_error else ()
     errors = {index: problem for index, problem in found if problem}
     return Output(build_table(rows, step.name), errors)
+
+
+def _place_of(error: BaseException) -> str:
+    """Where it was raised: " (my_steps.py:12)"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 class RowSource:

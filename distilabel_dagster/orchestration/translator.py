@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from distilabel_dagster.base.columns import all_columns
 from distilabel_dagster.errors import PipelineDefinitionError
 from distilabel_dagster.orchestration.metadata import STEP_CLASS
 from distilabel_dagster.pipeline import Pipeline
@@ -71,8 +70,8 @@ class DistilabelTranslator:
 
 def _describe_columns(step: BaseStep) -> str:
     parts = []
-    for title, columns in (("Reads", step.inputs), ("Adds", step.outputs)):
-        names = ", ".join(f"`{name}`" for name in all_columns(columns))
+    for title, columns in (("Reads", step.get_inputs()), ("Gives", step.get_outputs())):
+        names = ", ".join(f"`{name}`" for name in columns)
         if names:
             parts.append(f"{title} {names}.")
     return " ".join(parts)

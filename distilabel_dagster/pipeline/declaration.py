@@ -224,6 +224,7 @@ class PipelineDeclaration:
             "pipeline": {
                 "name": self.name,
                 "description": self.description,
+                "enable_metadata": self.enable_metadata,
                 **dump_dag(self.dag),
                 "type_info": dict(TYPE_INFO),
             },
@@ -275,6 +276,7 @@ class PipelineDeclaration:
             UntrustedClassError: it names a class that nobody vouched for; nothing was imported.
         """
         pipeline, requirements = read_pipeline_data(data, source)
+        options.setdefault("enable_metadata", pipeline.get("enable_metadata") is True)
         try:
             made = cls(
                 pipeline.get("name"), pipeline.get("description"), requirements=requirements, **options

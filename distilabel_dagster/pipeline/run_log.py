@@ -14,6 +14,7 @@ from distilabel_dagster.engine.events import RunEvent
 from distilabel_dagster.errors import CacheError
 
 _logger = logging.getLogger("distilabel_dagster.pipeline")
+_logger.addHandler(logging.NullHandler())  # else Python shows warnings by itself, beside whoever tells of the events
 _WRITE_EVERY_S: Final = 5.0
 
 
@@ -22,18 +23,14 @@ class RunLog:
 
     Each record of the logger carries the event itself as `record.event`.
 
-    The file is replaced whole, at most every few seconds and when closed, since object stores can't append. Lines of
-    earlier runs are kept. A log that can't be written never fails a run.
+    Lines are added to the file at most every few seconds and when the run ends; several ops of a run may add to the
+    same file. A log that can't be written never fails a run.
     """
 
     def __init__(self, fs: CacheFileSystem, signature: str) -> None:
         self._fs = fs
         self._path = layout.log_file(signature)
-        try:
-            self._content = fs.read_bytes(self._path)
-        except (FileNotFoundError, CacheError):
-            self._content = b""
-        self._written = len(self._content)
+        self._waiting: list[str] = []
         self._written_at = time.monotonic()
 
     def add(self, event: RunEvent) -> None:
@@ -42,17 +39,18 @@ class RunLog:
         level = logging.WARNING if event.level == "warning" else logging.INFO
         _logger.log(level, told, extra={"event": event})
         now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
-        self._content += f"{now} {logging.getLevelName(level):7} {told}\n".encode()
+        self._waiting.append(f"{now} {logging.getLevelName(level):7} {told}\n")
+        self._waiting += [f"    {line}\n" for line in event.details.splitlines()]
         if time.monotonic() - self._written_at > _WRITE_EVERY_S:
             self.write()
 
     def write(self) -> None:
         """Bring the lines so far to the file."""
-        if len(self._content) == self._written:
+        if not self._waiting:
             return
         try:
-            self._fs.write_bytes(self._path, self._content)
-            self._written = len(self._content)
+            self._fs.append_bytes(self._path, "".join(self._waiting).encode())
+            self._waiting = []
         except CacheError as error:
             _logger.warning("The log can't be written: %s", error)
         self._written_at = time.monotonic()

@@ -82,7 +82,7 @@ def test_a_batch_is_replaced_in_its_place(fs: CacheFileSystem, place: Place) -> 
     store.append(BATCHES[:2])
     store.append(BATCHES[2:])
     again = make_batch(0, [{"id": 7, "new": "y"}, {"id": 8}, {"id": 9}], revision=5)
-    store.replace(again)
+    store.replace([again])
     for each in (store, open_store(place.open())):
         assert read_rows(each)[0] == again.table.to_pylist()
         assert read_rows(each)[1:] == [batch.table.to_pylist() for batch in BATCHES[1:]]
@@ -169,7 +169,7 @@ def test_a_part_that_holds_other_batches_now_is_noticed(fs: CacheFileSystem, pla
     writer = open_store(fs, for_writing=True)
     writer.append(BATCHES)
     reader = open_store(place.open())
-    writer.replace(make_batch(0, [{"id": 7}, {"id": 8}], revision=1))
+    writer.replace([make_batch(0, [{"id": 7}, {"id": 8}], revision=1)])
     with pytest.raises(OSError, match="another run has written it anew"):
         reader.read(0)
 

@@ -167,12 +167,10 @@ def build_two_leaves(cache_dir: str) -> Pipeline:
 def build_global_step(cache_dir: str) -> Pipeline:
     """A global step in the middle: what follows it is another load stage."""
     with Pipeline("global_step", cache_dir=cache_dir) as pipeline:
-        load = LoadDataFromDicts(
-            name="load", data=[{"id": number} for number in range(ROWS // 2)], batch_size=20
-        )
-        work = Work(name="work", input_batch_size=4)
+        load = _load()
+        work = Work(name="work", input_batch_size=8)
         count = Count(name="count")
-        leaf = Work(name="leaf", column="b", input_batch_size=4)
+        leaf = Work(name="leaf", column="b", input_batch_size=2)
         load >> work >> count >> leaf
     return pipeline
 

@@ -12,7 +12,7 @@ import pytest
 from distilabel_dagster.base import code_fingerprint
 from distilabel_dagster.base.code_fingerprint import fingerprint_code, reads_name
 from distilabel_dagster.dag.routing import sample_n_steps
-from distilabel_dagster.steps import KeepColumns
+from distilabel_dagster.steps import KeepColumns, StepInput, step
 
 _numbers = itertools.count()
 
@@ -302,3 +302,32 @@ def test_whether_a_function_reads_a_name() -> None:
 
     assert (reads_name(reads, "offset"), reads_name(forgets, "offset")) == (True, False)
     assert reads_name(len, "offset")
+
+
+def test_where_this_package_is_installed_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable install lies outside site-packages; what a step names of this package isn't the user's code."""
+    parts = []
+    for is_installed in (True, False):
+        monkeypatch.setattr(
+            code_fingerprint, "_INSTALLED", frozenset({"distilabel_dagster"} if is_installed else ())
+        )
+        code_fingerprint._is_users.cache_clear()
+        parts.append(list(code_fingerprint._iter_parts(_NAMES_THIS_PACKAGE, set())))
+    code_fingerprint._is_users.cache_clear()
+    assert parts[0] == parts[1]
+    assert len(parts[0]) == 1
+
+
+@step(outputs=["n"])
+def _NAMES_THIS_PACKAGE(inputs: StepInput) -> Any:  # noqa: N802  (found by this name)
+    yield [{**row, "n": len(KeepColumns.__name__)} for row in inputs]
+
+
+def test_libraries_are_not_followed_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, is_users in (("dist-packages", False), ("mine", True)):
+        module = ModuleType(f"some_module_{place.replace('-', '_')}")
+        module.__file__ = str(tmp_path / place / "some_module.py")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        assert code_fingerprint._is_users(module.__name__) is is_users

@@ -1,8 +1,10 @@
 import sys
+import threading
 
 import pytest
 
-from distilabel_dagster.engine.events import RunFinished, RunStarted, RunStopped
+from distilabel_dagster.cache.step_store import StepStore
+from distilabel_dagster.engine.events import RowsFailed, RunFinished, RunStarted, RunStopped, StepWarning
 from distilabel_dagster.errors import (
     ColumnTypeError,
     IncompleteRunError,
@@ -162,11 +164,19 @@ def test_columns_that_do_not_go_together_cost_only_the_step_and_what_follows_it(
         load >> [odd, Calls(name="good", input_batch_size=2)]
         odd >> Calls(name="behind", input_batch_size=1)
 
-    BODIES.update(
-        odd=lambda rows: [{"n": row["n"], "odd": "text" if row["n"] > 3 else 1} for row in rows],
-        good=mark("good"),
-        behind=mark("behind"),
-    )
+    good_is_done = threading.Event()
+
+    def odd(rows):
+        if rows[0]["n"] > 3:
+            good_is_done.wait(20)
+        return [{"n": row["n"], "odd": "text" if row["n"] > 3 else 1} for row in rows]
+
+    def good(rows):
+        if rows[-1]["n"] == 5:
+            good_is_done.set()
+        return mark("good")(rows)
+
+    BODIES.update(odd=odd, good=good, behind=mark("behind"))
     bench = Bench(declare)
     with pytest.raises(ColumnTypeError, match="`odd`"):
         bench.run()
@@ -347,3 +357,41 @@ def test_a_run_that_fails_gives_its_lease_back() -> None:
     with pytest.raises(StepProcessError):
         list(events)
     assert lease.released == 1
+
+
+def test_a_declared_output_that_is_never_made_is_told_once() -> None:
+    BODIES.update(a=lambda rows: [{"n": row["n"]} for row in rows])
+    bench = Bench(chain("a"))
+    bench.run()
+    told = [str(event) for event in bench.events if isinstance(event, StepWarning)]
+    assert told == ["Step `a`: declares the output `a`, but its rows have only the columns `n`"]
+
+
+def test_failed_rows_are_told_at_the_end_with_their_place() -> None:
+    BODIES.update(a=fail_once("a", on=4))
+    bench = Bench(chain("a"))
+    bench.run()
+    (failed,) = [event for event in bench.events if isinstance(event, RowsFailed)]
+    assert "ValueError: once (test_engine.py:" in str(failed)
+    assert "Traceback" in failed.details
+    assert "3 rows failed" in str(bench.events[-1])
+    bench.run()
+    assert "failed" not in str(bench.events[-1])
+
+
+def test_repairs_write_a_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    BODIES.update(a=lambda rows: 1 / 0)
+    bench = Bench(chain("a", count=30, size=2))
+    bench.run()
+    BODIES.update(a=mark("a"))
+    written: list[int] = []
+    replace = StepStore.replace
+    monkeypatch.setattr(
+        StepStore, "replace", lambda self, again: (written.append(len(again)), replace(self, again))
+    )
+    bench.run()
+    _, cache = bench.open()
+    cache.stores["a"].open()
+    assert sum(written) == 15
+    assert len(written) == len({record.part for record in cache.stores["a"].records})
+    assert bench.rows("a") == [{"n": n, "a": n} for n in range(30)]

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 
 import pyarrow as pa
 import pytest
@@ -49,7 +50,12 @@ def test_several_yields_are_put_together() -> None:
 def test_a_failing_batch_keeps_its_rows_without_the_step_s_outputs() -> None:
     output = run(make_step(fail), [{"n": 1}, {"n": 2}])
     assert output.table.to_pylist() == [{"n": 1, "out": None}, {"n": 2, "out": None}]
-    assert output.errors == {0: "ValueError: no", 1: "ValueError: no"}
+    assert list(output.errors) == [0, 1]
+    assert all(
+        re.fullmatch(r"ValueError: no \(test_worker\.py:\d+\)", told) for told in output.errors.values()
+    )
+    assert "Traceback" in output.trace
+    assert "ValueError: no" in output.trace
 
 
 def test_a_failing_batch_fails_the_run_if_asked() -> None:
