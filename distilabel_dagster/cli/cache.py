@@ -186,7 +186,9 @@ def _tell_state(entry: PipelineEntry) -> str:
     if entry.problem:
         return "unreadable"
     done = sum(step.is_complete for step in entry.steps)
-    return "complete" if entry.is_complete else f"{done}/{len(entry.steps)} steps"
+    failed = sum(step.failed_rows for step in entry.steps)
+    told = "complete" if entry.is_complete else f"{done}/{len(entry.steps)} steps"
+    return f"{told}, {failed} failed" if failed else told
 
 
 def _tell_time(seconds: float) -> str:

@@ -14,7 +14,9 @@ from distilabel_dagster.engine.events import RunEvent
 from distilabel_dagster.errors import CacheError
 
 _logger = logging.getLogger("distilabel_dagster.pipeline")
-_logger.addHandler(logging.NullHandler())  # else Python shows warnings by itself, beside whoever tells of the events
+_logger.addHandler(
+    logging.NullHandler()
+)  # else Python shows warnings by itself, beside whoever tells of the events
 _WRITE_EVERY_S: Final = 5.0
 
 

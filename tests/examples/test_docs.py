@@ -67,6 +67,8 @@ def test_the_readme_says_nothing_that_is_not_run() -> None:
         ".venv/bin/dagster job execute -m definitions -j python_docs_qa_job",
         ".venv/bin/dagster dev",
         ".venv/bin/python my_pipeline.py",
+        ".venv/bin/distilabel-dagster pipeline run --config pipeline.yaml --trusted-module my_pipeline",
+        ".venv/bin/distilabel-dagster cache list",
         "pip install .",
         "dagster job execute -m definitions -j my_questions_job",
     ]
@@ -124,6 +126,32 @@ def test_ones_own_pipeline_runs_and_its_definitions_find_it_in_the_cache(project
         HOME=home,
     )
     assert later.returncode == 0, later.stdout + later.stderr
+
+
+def test_a_saved_pipeline_runs_from_the_command_line(project: Path) -> None:
+    home = str(project / "home")
+    saved = run(
+        [sys.executable, "-c", "from my_pipeline import pipeline; pipeline.save('pipeline.yaml')"], project
+    )
+    assert saved.returncode == 0, saved.stderr
+    refused = run(["distilabel-dagster", "pipeline", "run", "--config", "pipeline.yaml"], project, HOME=home)
+    assert refused.returncode == 1
+    assert "--trusted-module my_pipeline" in " ".join(refused.stderr.split())
+    command = [
+        "distilabel-dagster",
+        "pipeline",
+        "run",
+        "--config",
+        "pipeline.yaml",
+        "--trusted-module",
+        "my_pipeline",
+    ]
+    ran = run(command, project, HOME=home)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "num_rows: 2" in ran.stdout
+    listed = run(["distilabel-dagster", "cache", "list"], project, HOME=home)
+    assert listed.returncode == 0, listed.stderr
+    assert "my_questions" in listed.stdout
 
 
 def test_pip_installs_the_package_with_its_command(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from distilabel_dagster.engine.run_state import RunOptions
 from distilabel_dagster.pipeline import Pipeline
-from distilabel_dagster.steps import KeepColumns, LoadDataFromDicts
+from distilabel_dagster.steps import KeepColumns, LoadDataFromDicts, Step, StepInput, StepOutput
 from tests.integration.cli.conftest import Command
 
 
@@ -147,3 +147,17 @@ def test_empty_cache_and_one_that_cannot_be_read(command: Command, tmp_path: Pat
     code, _, err = command("cache", "list", "--cache-dir", str(tmp_path / "file"))
     assert code == 1
     assert "can't be listed" in err
+
+
+def test_failed_rows_are_in_the_list(command: Command, cache_dir: str) -> None:
+    with Pipeline("failing", cache_dir=cache_dir) as pipeline:
+        load = LoadDataFromDicts(name="load", data=[{"text": "a"}, {"text": "b"}])
+        load >> Fails(name="fails")
+    pipeline.run()
+    listed = command("cache", "list", "--cache-dir", cache_dir)
+    assert "complete, 2 failed" in listed.stdout
+
+
+class Fails(Step):
+    def process(self, inputs: StepInput) -> StepOutput:
+        yield [{**row, "n": int(row["text"])} for row in inputs]
