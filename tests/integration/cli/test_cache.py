@@ -154,8 +154,9 @@ def test_failed_rows_are_in_the_list(command: Command, cache_dir: str) -> None:
         load = LoadDataFromDicts(name="load", data=[{"text": "a"}, {"text": "b"}])
         load >> Fails(name="fails")
     pipeline.run()
-    listed = command("cache", "list", "--cache-dir", cache_dir)
-    assert "complete, 2 failed" in listed.stdout
+    code, out, _ = command("cache", "list", "--cache-dir", cache_dir)
+    assert code == 0
+    assert "complete, 2 failed" in out
 
 
 class Fails(Step):
