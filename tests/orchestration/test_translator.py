@@ -72,7 +72,7 @@ def test_specs_alone(cache: Path) -> None:
     assert specs[1].deps[0].asset_key == dg.AssetKey(["line", "load"])
     assert specs[1].group_name == "line"
     assert "Multiplies." in (specs[1].description or "")
-    assert "Reads `id`. Adds `scaled`." in (specs[1].description or "")
+    assert "Reads `id`. Gives `scaled`." in (specs[1].description or "")
     (only,) = build_distilabel_asset_specs(build_line(cache), steps=["leaf"])
     assert only.key == dg.AssetKey(["line", "leaf"])
 

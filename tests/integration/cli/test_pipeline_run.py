@@ -86,7 +86,7 @@ def test_failed_rows_are_told_and_tried_again(
     code, out, err = command(*RUN)
     assert code == 0
     assert "rows of step" not in out
-    assert "1 batches computed" in err
+    assert "1 batch computed" in err
     assert read_loud(cache_dir, build_pipeline().signature) == [f"T{i}!" for i in range(40)]
 
 
