@@ -118,7 +118,7 @@ def _iter_values(tree: ast.AST, module: str, scope: dict[str, Any], seen: set[in
             if value.__module__ == module or _is_users(value.__module__):
                 yield name
                 yield from _iter_parts(value, seen)
-        elif _is_constant(value):
+        elif _is_constant(value) and not _is_state(value, _assignments(module).get(name)):
             yield f"{name}={_constant(value)}"
         elif (written := _assignments(module).get(name)) is not None and id(written) not in seen:
             seen.add(id(written))
@@ -181,6 +181,19 @@ def _iter_reads(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any
             if isinstance(module, ModuleType) and _is_users(module.__name__):
                 found[f"{node.value.id}.{node.attr}"] = getattr(module, node.attr, None)
     return iter(found.items())
+
+
+def _is_state(value: Any, written: ast.expr | None) -> bool:
+    """Tell whether a container may be filled while the program runs, so that what it began as says more than its value."""
+    if written is None or not isinstance(value, list | dict | set):
+        return False
+    if isinstance(written, ast.Call):
+        return not (written.args or written.keywords)
+    try:
+        ast.literal_eval(written)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_constant(value: Any) -> bool:

@@ -331,3 +331,25 @@ def test_libraries_are_not_followed_wherever_they_are(
         module.__file__ = str(tmp_path / place / "some_module.py")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         assert code_fingerprint._is_users(module.__name__) is is_users
+
+
+def test_a_container_that_fills_while_the_program_runs_changes_nothing() -> None:
+    """Else a step that remembers something would have another signature after its first run."""
+    before = list(code_fingerprint._iter_parts(_Remembers, set()))
+    _seen.add(1)
+    _answers["a"] = 1
+    after = list(code_fingerprint._iter_parts(_Remembers, set()))
+    _seen.clear()
+    _answers.clear()
+    assert before == after
+    assert any(part.startswith("_answers:") for part in before)
+
+
+_seen: set[int] = set()
+_answers: dict[str, int] = {}
+
+
+@step(outputs=["n"])
+def _Remembers(inputs: StepInput) -> Any:  # noqa: N802  (found by this name)
+    _seen.update(_answers.values())
+    yield inputs
