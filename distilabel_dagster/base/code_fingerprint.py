@@ -89,10 +89,15 @@ def _iter_parts(obj: Any, seen: set[int]) -> Iterator[str]:
             yield from _iter_parts(base, seen)
 
 
+def _written_as(obj: Any) -> Any:
+    """The function that `@step` made a class of; for anything else the object itself."""
+    function = vars(obj).get("step_function") if isinstance(obj, type) else None
+    return function.__func__ if isinstance(function, staticmethod) else obj
+
+
 def _parse(obj: Any) -> ast.AST | None:
-    function = getattr(obj, "step_function", None)
     try:
-        source = inspect.getsource(function if callable(function) else obj)
+        source = inspect.getsource(_written_as(obj))
         tree = ast.parse(textwrap.dedent(source))
     except (OSError, TypeError, SyntaxError):
         return None
@@ -101,7 +106,7 @@ def _parse(obj: Any) -> ast.AST | None:
 
 def _iter_named(obj: Any, tree: ast.AST, seen: set[int]) -> Iterator[str]:
     """Follow the names that `tree` reads: constants by value, the user's functions and classes by their code."""
-    function = getattr(obj, "step_function", obj)
+    function = _written_as(obj)
     scope: dict[str, Any] = dict(vars(sys.modules.get(str(obj.__module__)) or object))
     scope.update(_closure_of(function))
     yield from _iter_values(tree, str(obj.__module__), scope, seen)
@@ -113,17 +118,20 @@ def _iter_values(tree: ast.AST, module: str, scope: dict[str, Any], seen: set[in
             inspect.unwrap(found) if isinstance(getattr(found, "__wrapped__", None), FunctionType) else found
         )
         if isinstance(value, FunctionType | type):
-            if _is_foreign(value):
-                continue
-            if value.__module__ == module or _is_users(value.__module__):
+            if not _is_foreign(value) and (value.__module__ == module or _is_users(value.__module__)):
                 yield name
                 yield from _iter_parts(value, seen)
-        elif _is_constant(value) and not _is_state(value, _assignments(module).get(name)):
+            continue
+        assigned = _find_assignment(name, module, scope)
+        if _is_constant(value) and not _is_state(value, assigned[0] if assigned else None):
             yield f"{name}={_constant(value)}"
-        elif (written := _assignments(module).get(name)) is not None and id(written) not in seen:
+        elif assigned is not None and id(assigned[0]) not in seen:
+            written, owner = assigned
             seen.add(id(written))
             yield f"{name}:{_canonical(written)}"
-            yield from _iter_values(written, module, scope, seen)
+            yield from _iter_values(
+                written, owner, scope if owner == module else vars(sys.modules[owner]), seen
+            )
 
 
 @cache
@@ -172,15 +180,68 @@ def _is_filled(cell: CellType) -> bool:
 
 
 def _iter_reads(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names that a tree reads, with their values: `helper`, and `module.helper` of the user's modules."""
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in scope:
+        if isinstance(node, ast.Name) and node.id in scope and not node.id.startswith("__"):
             found[node.id] = scope[node.id]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            module = scope.get(node.value.id)
-            if isinstance(module, ModuleType) and _is_users(module.__name__):
-                found[f"{node.value.id}.{node.attr}"] = getattr(module, node.attr, None)
+        elif isinstance(node, ast.Attribute):
+            path = _dotted(node)
+            module = _module_at(path[:-1], scope)
+            if module is not None:
+                found[".".join(path)] = getattr(module, path[-1], None)
     return iter(found.items())
+
+
+def _dotted(node: ast.expr) -> list[str]:
+    """`a.b.c` as its parts; empty for anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    return [node.id, *parts] if isinstance(node, ast.Name) else []
+
+
+def _module_at(path: list[str], scope: dict[str, Any]) -> ModuleType | None:
+    """The user's module that a dotted path names."""
+    if not path:
+        return None
+    found = scope.get(path[0])
+    for part in path[1:]:
+        found = getattr(found, part, None) if isinstance(found, ModuleType) else None
+    return found if isinstance(found, ModuleType) and _is_users(found.__name__) else None
+
+
+def _find_assignment(name: str, module: str, scope: dict[str, Any]) -> tuple[ast.expr, str] | None:
+    """The expression that a name was assigned at the top of the user's module that defines it, and that module."""
+    path = name.split(".")
+    if len(path) > 1:
+        owner = _module_at(path[:-1], scope)
+        return None if owner is None else _find_assignment(path[-1], owner.__name__, vars(owner))
+    written = _assignments(module).get(name)
+    if written is not None:
+        return written, module
+    source = _imports(module).get(name)
+    if source is None or source[0] == module or source[0] not in sys.modules:
+        return None
+    return _find_assignment(source[1], source[0], vars(sys.modules[source[0]]))
+
+
+@cache
+def _imports(module: str) -> dict[str, tuple[str, str]]:
+    """Names that one of the user's modules imports from others: name -> module and the name there."""
+    try:
+        body = ast.parse(inspect.getsource(sys.modules[module])).body if _is_users(module) else []
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return {}
+    package = getattr(sys.modules[module], "__package__", None) or ""
+    found = {}
+    for node in body:
+        if isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*parents, node.module or ""]).strip(".")
+            found.update({each.asname or each.name: (source, each.name) for each in node.names})
+    return found
 
 
 def _is_state(value: Any, written: ast.expr | None) -> bool:
@@ -233,7 +294,8 @@ def _keep(node: ast.AST, name: str, value: Any) -> Any:
     if name == "decorator_list":
         return [each for each in value if not _is_description(each)]
     if name == "body" and isinstance(value, list):
-        return [each for each in value if not _is_ignored(each, value)]
+        is_class = isinstance(node, ast.ClassDef)
+        return [each for each in value if not (_is_ignored(each, value) or (is_class and _is_no_code(each)))]
     if isinstance(node, ast.JoinedStr):
         # Some versions of Python put an empty text where others put nothing.
         return [each for each in value if not (isinstance(each, ast.Constant) and each.value == "")]
@@ -254,15 +316,17 @@ def _is_ignored(item: ast.AST, body: list[Any]) -> bool:
         and isinstance(item.value.value, str)
     ):
         return item is body[0] or len(body) > 1
-    if isinstance(item, ast.AnnAssign):
-        return getattr(item.target, "id", "") in _NOT_CODE
     return isinstance(item, ast.Pass)
+
+
+def _is_no_code(item: ast.AST) -> bool:
+    """A default of a field that's no part of a signature, in the body of a class."""
+    return isinstance(item, ast.AnnAssign) and getattr(item.target, "id", "") in _NOT_CODE
 
 
 def _iter_compiled(obj: Any) -> Iterator[str]:
     if isinstance(obj, type):
-        function = getattr(obj, "step_function", None)
-        members = {"step_function": function} if function else dict(vars(obj))
+        members = dict(vars(obj))
         for name in sorted(members):
             member = getattr(members[name], "fget", None) or getattr(members[name], "__func__", members[name])
             if isinstance(member, FunctionType) and member.__module__ == obj.__module__:
@@ -284,4 +348,7 @@ def reads_name(function: Any, name: str) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return True
-    return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+    return any(
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        for node in ast.walk(tree)
+    )

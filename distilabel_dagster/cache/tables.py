@@ -229,7 +229,7 @@ def widen_table(table: pa.Table, schema: pa.Schema, step: str) -> pa.Table:
             arrays.append(pa.nulls(table.num_rows, field.type))
             continue
         try:
-            arrays.append(table.column(index).cast(field.type))
+            arrays.append(_cast(table.column(index), field.type))
         except pa.ArrowException as error:
             raise ColumnTypeError(
                 f"Step `{step}`: values of column `{field.name}` can't become {field.type}, which other batches need: "
@@ -240,6 +240,15 @@ def widen_table(table: pa.Table, schema: pa.Schema, step: str) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast a column; one of structs or lists by its values, since Arrow's cast of a slice of such can be invalid."""
+    if column.type.equals(kind):
+        return column
+    if pa.types.is_nested(column.type):
+        return pa.chunked_array([pa.array(column.to_pylist(), kind)], kind)
+    return column.cast(kind)
+
+
 def narrow_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Undo `widen_table`: give the columns and types that a batch had before it was united with others."""
     if table.schema.equals(schema):
@@ -247,7 +256,7 @@ def narrow_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
     arrays = []
     for field in schema:
         column = table.column(field.name)
-        arrays.append(column.cast(_fill_null_types(field.type, column.type)))
+        arrays.append(_cast(column, _fill_null_types(field.type, column.type)))
     return pa.table(arrays, names=schema.names)
 
 

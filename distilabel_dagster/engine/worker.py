@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ from distilabel_dagster.errors import DistilabelDagsterError, StepLoadError, Ste
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 
 _logger = logging.getLogger("distilabel_dagster.engine")
+_IDLE_JOIN_S: Final = 1.0
 OnError = Literal["impute", "raise"]
 
 
@@ -198,17 +199,21 @@ class ThreadWorker:
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
         self._jobs = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=f"step-{name}", daemon=True).start()
+        self._is_busy = False
+        self._thread = threading.Thread(target=self._work, name=f"step-{name}", daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, function, arguments = job
             if not future.set_running_or_notify_cancel():
                 continue
+            self._is_busy = True
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:  # noqa: BLE001  (handed to whoever waits for the result)
                 future.set_exception(error)
+            self._is_busy = False
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
         """Run `function(*arguments)` in the thread; await the result in the event loop."""
@@ -221,8 +226,13 @@ class ThreadWorker:
         self._jobs.put((Future(), function, arguments))
 
     def close(self) -> None:
-        """Let the thread end after what it's doing; doesn't wait."""
+        """Let the thread end after what it's doing; waits for that only if it does nothing.
+
+        A thread that is left to the end of the interpreter can bring the process down there.
+        """
         self._jobs.put(None)
+        if not self._is_busy:
+            self._thread.join(_IDLE_JOIN_S)
 
 
 _replica: Step | None = None

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import Token
 from pathlib import Path
@@ -70,6 +71,8 @@ class PipelineDeclaration:
         self.ledger_url = ledger_url
         self.dag = DAG()
         self._cache_dir = cache_dir
+        # Parameters of a run are set on the steps themselves, so runs of one object take turns.
+        self._turn = threading.RLock()
         self._token: Token[StepRegistry | None] | None = None
 
     def __enter__(self) -> Self:

@@ -74,6 +74,8 @@ class Pipeline(PipelineDeclaration):
     ) -> "Distiset":
         """Run the pipeline to its end, or go on where an earlier run of it ended.
 
+        Several threads may call it on one pipeline; they take turns.
+
         Args:
             parameters: step -> runtime parameter -> value; they count for this run.
             load_groups: groups of steps to run apart from others, or "sequential_step_execution".
@@ -93,7 +95,7 @@ class Pipeline(PipelineDeclaration):
             KeyboardInterrupt: Ctrl+C, after what was being computed was committed.
         """
         show_log_on_terminal()
-        with self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
+        with self._turn, self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
             options = RunOptions(on_error=on_error, use_cache=use_cache)
             return self._run_to_end(options, load_groups)
 
@@ -189,6 +191,12 @@ class Pipeline(PipelineDeclaration):
             StepRunError: a step failed on the batch.
         """
         show_log_on_terminal()
+        with self._turn:
+            return self._try_out(parameters, batch_size, dataset)
+
+    def _try_out(
+        self, parameters: Mapping[str, Mapping[str, Any]] | None, batch_size: int, dataset: Any
+    ) -> "Distiset":
         before = self._cache_dir, self.storage_options, self.ledger_url
         self._cache_dir = f"memory://dry-run-{uuid.uuid4().hex}"
         self.storage_options, self.ledger_url = {}, None

@@ -1,5 +1,8 @@
+import ast
+import importlib
 import itertools
 import linecache
+import logging
 import subprocess
 import sys
 import textwrap
@@ -352,4 +355,75 @@ _answers: dict[str, int] = {}
 @step(outputs=["n"])
 def _Remembers(inputs: StepInput) -> Any:  # noqa: N802  (found by this name)
     _seen.update(_answers.values())
+    yield inputs
+
+
+def test_imported_values_and_modules_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step uses of the user's other modules counts, whatever kind of value it is and however it's named."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    user = """
+import imported_{0}.inner
+from imported_{0} import WORD
+from distilabel_dagster.steps import Step
+
+class Uses(Step):
+    def process(self, inputs):
+        yield [{{**row, "n": WORD.sub("", row["t"]) + imported_{0}.inner.shout("a")}} for row in inputs]
+"""
+    found = []
+    for number, (word, mark) in enumerate([("a", "!"), ("b", "!"), ("a", "?"), ("a", "!")]):
+        package = tmp_path / f"imported_{number}"
+        package.mkdir()
+        (package / "__init__.py").write_text(f"import re\nWORD = re.compile({word!r})\n")
+        (package / "inner.py").write_text(f"def shout(text):\n    return text + {mark!r}\n")
+        (tmp_path / f"user_{number}.py").write_text(user.format(number))
+        module = importlib.import_module(f"user_{number}")
+        parts = code_fingerprint._iter_parts(module.Uses, set())
+        found.append([part.replace(f"imported_{number}", "imported") for part in parts])
+    assert found[0] == found[3]
+    assert found[0] != found[1]
+    assert found[0] != found[2]
+
+
+def test_what_a_class_adds_to_one_that_step_made_counts() -> None:
+    assert fingerprint_code(_First) != fingerprint_code(_Second)
+
+
+def test_the_name_of_the_module_does_not_count() -> None:
+    """It's another when the file is run as a script."""
+    assert not any("__name__=" in part for part in code_fingerprint._iter_parts(_Logs, set()))
+
+
+def test_only_fields_are_no_code() -> None:
+    one = code_fingerprint._canonical(ast.parse("def f():\n    replicas: int = 2\n    return replicas"))
+    two = code_fingerprint._canonical(ast.parse("def f():\n    replicas: int = 3\n    return replicas"))
+    assert one != two
+
+
+def test_deleting_or_setting_a_name_is_not_reading_it() -> None:
+    assert not reads_name(_drops, "offset")
+    assert not reads_name(_sets, "offset")
+
+
+def _drops(offset: int) -> None:
+    del offset
+
+
+def _sets(offset: int) -> None:
+    offset = 0  # noqa: F841  (what it is about)
+
+
+class _First(_Remembers):  # type: ignore[misc, valid-type]  # what `@step` gives is a class
+    def process(self, *inputs: StepInput) -> Any:
+        yield list(inputs[0])
+
+
+class _Second(_Remembers):  # type: ignore[misc, valid-type]  # what `@step` gives is a class
+    def process(self, *inputs: StepInput) -> Any:
+        yield []
+
+
+@step(outputs=["n"])
+def _Logs(inputs: StepInput) -> Any:  # noqa: N802  (found by this name)
+    logging.getLogger(__name__).info("called")
     yield inputs

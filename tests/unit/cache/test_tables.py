@@ -257,3 +257,16 @@ def test_json_like_rows_come_back_from_the_union(batches: list[Rows]) -> None:
         assert all(_is_kept(one, other) for one, other in zip(read, rows, strict=True))
     flat = [row for rows in batches for row in rows]
     assert all(_is_kept(one, other) for one, other in zip(union(*batches), flat, strict=True))
+
+
+def test_slices_with_a_field_that_is_always_none_are_cast() -> None:
+    """Arrow's own cast of such a slice gives an array that can't be read."""
+    rows = [{"meta": {"tokens": i, "error": None}, "note": None} for i in range(10)]
+    table = build_table(rows, "load").slice(5)
+    wide = unite_schemas([table.schema, build_table([{"note": "x"}], "load").schema], "load")
+    widened = widen_table(table, wide, "load")
+    widened.validate(full=True)
+    assert widened.to_pylist() == rows[5:]
+    narrowed = narrow_table(widened.slice(2), table.schema)
+    narrowed.validate(full=True)
+    assert narrowed.to_pylist() == rows[7:]

@@ -1,6 +1,9 @@
 """`dataset=`, `dry_run` and what a run leaves of the declaration; no file is written here."""
 
 import datetime as dt
+import threading
+import time
+import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,8 +11,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from distilabel_dagster.errors import PipelineDefinitionError, StepProcessError
+from distilabel_dagster.mixins.runtime_parameters import RuntimeParameter
 from distilabel_dagster.pipeline import Pipeline, sample_n_steps
-from distilabel_dagster.steps import CombineOutputs, GlobalStep, LoadDataFromDicts, Step, StepInput
+from distilabel_dagster.steps import (
+    CombineOutputs,
+    GlobalStep,
+    LoadDataFromDicts,
+    Step,
+    StepInput,
+    StepOutput,
+)
 
 
 class Note(Step):
@@ -181,3 +192,34 @@ def test_parameters_of_a_run_are_put_back(tmp_path: Path) -> None:
     pipeline.run(parameters={"note": {"input_batch_size": 3}})
     assert [len(batch) for batch in Note.batches] == [3, 3]
     assert pipeline.dump() == before
+
+
+def test_runs_of_one_pipeline_in_two_threads_take_turns() -> None:
+    """Each run's parameters are set on the steps, so rows of one would get the other's."""
+    with Pipeline("turns", cache_dir=f"memory://{uuid.uuid4().hex}") as pipeline:
+        load = LoadDataFromDicts(name="load", data=[{"id": number} for number in range(1, 9)])
+        load >> Multiplies(name="work", input_batch_size=2)
+    found: dict[int, list[int]] = {}
+
+    def run(factor: int) -> None:
+        distiset = pipeline.run(parameters={"work": {"factor": factor}})
+        found[factor] = [row["made"] // row["id"] for row in distiset["work"]["train"]]
+
+    threads = [threading.Thread(target=run, args=(factor,)) for factor in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {2: [2] * 8, 3: [3] * 8}
+
+
+class Multiplies(Step):
+    factor: RuntimeParameter[int] = 1
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["made"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        time.sleep(0.02)
+        yield [{**row, "made": row["id"] * self.factor} for row in inputs]
