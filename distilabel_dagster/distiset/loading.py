@@ -202,7 +202,8 @@ def _read_part(fs: CacheFileSystem, path: str, enable_metadata: bool) -> tuple[b
         ) from error
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        table = file.read() if enable_metadata else _read_without_metadata(file)
+        # The parts are read side by side already; a pool of Arrow's own can bring the process down when it ends.
+        table = file.read(use_threads=False) if enable_metadata else _read_without_metadata(file)
     except (pa.ArrowException, OSError) as error:
         raise DamagedFileError(
             f"{fs.full_path(path)} can't be read as Parquet: {error}. Run the pipeline again, which writes it anew, or "
@@ -216,8 +217,9 @@ def _read_without_metadata(file: pq.ParquetFile) -> pa.Table:
     """The rows without the column `distilabel_metadata`, which often is most of the file and isn't decoded."""
     names = file.schema_arrow.names
     if METADATA_COLUMN not in names:
-        return file.read()
-    table = file.read(columns=[name for name in names if name != METADATA_COLUMN])
+        return file.read(use_threads=False)
+    wanted = [name for name in names if name != METADATA_COLUMN]
+    table = file.read(columns=wanted, use_threads=False)
     # Parquet takes the name of a column `distilabel_metadata.x` for a field of this one.
     return table.drop_columns([METADATA_COLUMN]) if METADATA_COLUMN in table.column_names else table
 
