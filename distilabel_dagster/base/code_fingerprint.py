@@ -135,14 +135,21 @@ def _iter_values(tree: ast.AST, module: str, scope: dict[str, Any], seen: set[in
 
 
 @cache
+def _module_body(module: str) -> list[ast.stmt]:
+    """The statements at the top of one of the user's modules; none where it's no such or can't be read."""
+    try:
+        return ast.parse(inspect.getsource(sys.modules[module])).body if _is_users(module) else []
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return []
+
+
+@cache
 def _assignments(module: str) -> dict[str, ast.expr]:
     """What the names of one of the user's modules are assigned at its top, as written there."""
-    try:
-        body = ast.parse(inspect.getsource(sys.modules[module])).body if _is_users(module) else []
-    except (KeyError, OSError, TypeError, SyntaxError):
-        return {}
     single = [
-        each for each in body if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None
+        each
+        for each in _module_body(module)
+        if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None
     ]
     targets = [
         (each.targets if isinstance(each, ast.Assign) else [each.target], each.value) for each in single
@@ -230,13 +237,9 @@ def _find_assignment(name: str, module: str, scope: dict[str, Any]) -> tuple[ast
 @cache
 def _imports(module: str) -> dict[str, tuple[str, str]]:
     """Names that one of the user's modules imports from others: name -> module and the name there."""
-    try:
-        body = ast.parse(inspect.getsource(sys.modules[module])).body if _is_users(module) else []
-    except (KeyError, OSError, TypeError, SyntaxError):
-        return {}
-    package = getattr(sys.modules[module], "__package__", None) or ""
+    package = getattr(sys.modules.get(module), "__package__", None) or ""
     found = {}
-    for node in body:
+    for node in _module_body(module):
         if isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*parents, node.module or ""]).strip(".")

@@ -104,7 +104,7 @@ def _matching_cache(
     cache = pipeline.open_cache()
     if cache.signature == partition_key:
         return cache
-    freeze_partition(pipeline)
+    cache.write_pipeline_file(pipeline.freeze(cache))
     register_partition(instance, pipeline, cache.signature)
     told = [
         f"`{step}.{name}` is {value!r}"

@@ -16,6 +16,7 @@ from distilabel_dagster.orchestration.partitions import (
     build_partitions_def,
     freeze_partition,
     partitions_name,
+    register_partition,
 )
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
@@ -162,7 +163,7 @@ def build_distilabel_schedule(
         except RuntimeParameterError as error:
             return dg.SkipReason(str(error))
         cache = freeze_partition(pipeline)
-        context.instance.add_dynamic_partitions(partitions_name(pipeline), [cache.signature])
+        register_partition(context.instance, pipeline, cache.signature)
         return dg.RunRequest(partition_key=cache.signature, run_config=run_config)
 
     return schedule
