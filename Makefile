@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format dev clean
+.PHONY: help demo test lint format bench dev clean
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ lint: $(INSTALLED) ## check style, types and layers
 format: $(INSTALLED) ## put the code in the style that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## measure the span of simulated calls against the ideal
+	@$(BIN)/python -m benchmarks.calls
 
 dev: $(INSTALLED) ## bring up Dagster's UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --workspace workspace.yaml $(ARGS)

@@ -7,6 +7,8 @@ import pyarrow as pa
 
 Row = dict[str, Any]
 Rows = list[Row]
+DIGEST_BYTES = 8
+"""What a batch's record keeps of the digest of each request to a model: enough to tell equal requests of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class BatchRecord:
         batch_routed_to: successors that get it; empty where all do.
         revision: raised each time that the batch was computed anew with another result.
         errors: index of a failed row -> what went wrong.
+        requests: what a model was asked for the batch, in order: the first 8 bytes of each request's digest.
+        occurrences: index of a request -> how often the step had made an equal one before; left out where it's 0.
         part: number of the part that holds it; 0 while it isn't committed.
         row_offset: rows before it in that part.
         schema: the batch's own schema, where it's narrower than its part's.
@@ -50,6 +54,8 @@ class BatchRecord:
     batch_routed_to: tuple[str, ...] = ()
     revision: int = 0
     errors: dict[int, str] | None = None
+    requests: bytes = b""
+    occurrences: dict[int, int] | None = None
     part: int = 0
     row_offset: int = 0
     schema: pa.Schema | None = None

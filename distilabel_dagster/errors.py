@@ -28,8 +28,10 @@ data as attributes, and survives pickling (Dagster sends errors between processe
     │   └── MisalignedBranchesError
     ├── ModelError (RuntimeError)                 a model can't be used
     │   ├── ModelCallError                        a call of it failed
+    │   │   └── ModelUnavailableError             and so will every other: the run ends
     │   └── ModelOutputError (TypeError)          its class breaks the contract
     ├── IncompleteRunError (RuntimeError)         rows are missing, and a whole result was asked for
+    │   └── CostLimitError                        since the calls have cost what they may
     ├── DistisetError (ValueError)                a Distiset that can't be built, read or pushed
     └── MissingDependencyError (ImportError)      an extra that isn't installed
 """
@@ -237,12 +239,18 @@ class ModelError(DistilabelDagsterError, RuntimeError):
 class ModelCallError(ModelError):
     """A call of a model failed, after the retries that its kind of failure deserves.
 
-    `kind` is one of the keys of `models.provider_errors.FAILURE_KINDS`, `status_code` the HTTP status where there was one.
+    `kind` is one of the keys of `models.provider_errors.FAILURE_KINDS`, `status_code` the HTTP status where there was
+    one, `retry_after_s` how many seconds the endpoint asked to wait, where it did.
     """
 
-    endpoint: str
-    kind: str
-    status_code: int | None
+    endpoint: str = ""
+    kind: str = "other"
+    status_code: int | None = None
+    retry_after_s: float | None = None
+
+
+class ModelUnavailableError(ModelCallError):
+    """No call to the endpoint can succeed now (wrong key, unknown model, down), so the run is ended."""
 
 
 class ModelOutputError(ModelError, TypeError):
@@ -251,6 +259,16 @@ class ModelOutputError(ModelError, TypeError):
 
 class IncompleteRunError(DistilabelDagsterError, RuntimeError):
     """A whole result was asked for, and rows of it aren't computed yet."""
+
+
+class CostLimitError(IncompleteRunError):
+    """The calls have cost as much as `max_cost_usd` allows; what was answered stays, and a higher limit goes on.
+
+    `cost_usd` is what was paid so far, `max_cost_usd` the limit.
+    """
+
+    cost_usd: float
+    max_cost_usd: float
 
 
 class DistisetError(DistilabelDagsterError, ValueError):

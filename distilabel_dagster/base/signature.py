@@ -44,6 +44,8 @@ NON_IDENTITY_FIELDS: Final[dict[str, str]] = {
     "timeout": "how long an answer is waited for",
     "timeout_s": "how long an answer is waited for",
     "max_retries": "how often a failed call is made again",
+    "input_price_usd_per_million": "what a call costs, not what it gives",
+    "output_price_usd_per_million": "what a call costs, not what it gives",
     "storage_options": "how a file is reached; which file it is stands in its URL",
     "streaming": "how rows are read, not what they are",
     "keep_in_memory": "where rows are held, not what they are",

@@ -1,12 +1,13 @@
 """The footer of a part: what the cache says of each batch in it, as JSON in the Parquet metadata."""
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any, TypedDict
 
 import pyarrow as pa
 
-from distilabel_dagster.batch import BatchRecord, Source
+from distilabel_dagster.batch import DIGEST_BYTES, BatchRecord, Source
 
 FOOTER_KEY = b"distilabel_dagster"
 FOOTER_FORMAT = 1
@@ -23,6 +24,8 @@ class BatchEntry(TypedDict, total=False):
     batch_routed_to: list[str]
     revision: int
     errors: dict[str, str]
+    requests: str
+    occurrences: dict[str, int]
     schema: int
 
 
@@ -74,6 +77,10 @@ def _encode_entry(record: BatchRecord) -> BatchEntry:
         entry["revision"] = record.revision
     if record.errors:
         entry["errors"] = {str(index): message for index, message in record.errors.items()}
+    if record.requests:
+        entry["requests"] = base64.b64encode(record.requests).decode("ascii")
+    if record.occurrences:
+        entry["occurrences"] = {str(index): count for index, count in record.occurrences.items()}
     return entry
 
 
@@ -115,6 +122,12 @@ def _decode_entry(entry: Any, schemas: list[pa.Schema]) -> BatchRecord:
     errors = {int(index): str(message) for index, message in entry.get("errors", {}).items()}
     if any(not 0 <= index < size for index in errors):
         raise ValueError("its footer tells of failed rows that a batch doesn't have")
+    requests = base64.b64decode(entry.get("requests", ""), validate=True)
+    occurrences = {int(index): _count(count) for index, count in entry.get("occurrences", {}).items()}
+    if len(requests) % DIGEST_BYTES or any(
+        not 0 <= index < len(requests) // DIGEST_BYTES for index in occurrences
+    ):
+        raise ValueError("its footer tells of requests that a batch didn't make")
     return BatchRecord(
         seq_no=_count(entry["seq_no"]),
         size=size,
@@ -123,6 +136,8 @@ def _decode_entry(entry: Any, schemas: list[pa.Schema]) -> BatchRecord:
         batch_routed_to=tuple(str(name) for name in entry.get("batch_routed_to", ())),
         revision=_count(entry.get("revision", 0)),
         errors=errors or None,
+        requests=requests,
+        occurrences=occurrences or None,
         schema=schemas[_count(entry["schema"])] if "schema" in entry else None,
     )
 

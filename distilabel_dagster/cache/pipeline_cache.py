@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 import pyarrow as pa
 import yaml
 
+from distilabel_dagster.base.yaml_data import dump_yaml, load_yaml
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
@@ -59,7 +60,7 @@ class PipelineCache:
 
     def write_pipeline_file(self, content: dict[str, Any]) -> None:
         """Freeze the pipeline as `pipeline.yaml`, unless it's there already with the same content."""
-        text = yaml.safe_dump(content, default_flow_style=False, sort_keys=False, allow_unicode=True).encode()
+        text = dump_yaml(content).encode()
         path = layout.pipeline_file(self.signature)
         try:
             if self.fs.read_bytes(path) == text:
@@ -166,7 +167,7 @@ def read_pipeline_file(fs: CacheFileSystem, signature: str) -> dict[str, Any]:
     """
     path = layout.pipeline_file(signature)
     try:
-        content = yaml.safe_load(fs.read_bytes(path))
+        content = load_yaml(fs.read_bytes(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedFileError(
             f"{fs.full_path(path)} is no YAML: {error}. It's written again by the next run of its pipeline.",

@@ -1,1 +1,1 @@
-"""The command line: `distilabel-dagster pipeline run`, `pipeline info`, `cache list`, `cache show`."""
+"""The command line: `distilabel-dagster pipeline run`, `pipeline info`, `plan`, `cache list`, `cache show`."""

@@ -13,9 +13,11 @@ from distilabel_dagster.base.environment import default_cache_dir
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem, FileInfo
 from distilabel_dagster.cache.inventory import PipelineEntry, describe_pipeline
-from distilabel_dagster.cli.options import cache_dir_option, debug_option, json_option
+from distilabel_dagster.cli.calls import describe, print_usages, read_usages
+from distilabel_dagster.cli.options import cache_dir_option, debug_option, json_option, ledger_url_option
 from distilabel_dagster.cli.terminal import draw_tree, format_size, make_console, print_table
-from distilabel_dagster.errors import UnknownPartitionError
+from distilabel_dagster.errors import CacheError, UnknownPartitionError
+from distilabel_dagster.ledger.usage import Usage, add_up
 
 _SHOWN_DIGITS: Final = 12
 _FEWEST_DIGITS: Final = 6
@@ -87,16 +89,28 @@ def list_cache(cache_dir: str | None, as_json: bool) -> None:
 @cache_group.command("show")
 @click.argument("signature")
 @cache_dir_option
+@ledger_url_option
 @json_option
 @debug_option
-def show_cache(signature: str, cache_dir: str | None, as_json: bool) -> None:
-    """Show one pipeline of the cache. The first digits of its SIGNATURE are enough, at least 6 of them."""
+def show_cache(signature: str, cache_dir: str | None, ledger_url: str | None, as_json: bool) -> None:
+    """Show one pipeline of the cache. The first digits of its SIGNATURE are enough, at least 6 of them.
+
+    Where its steps have called models, it says what the calls came to in all runs. Those of a step that several
+    pipelines share are counted for each of them.
+    """
     fs = CacheFileSystem(cache_dir or default_cache_dir())
     entry = describe_pipeline(fs, _find_signature(fs, signature))
     files = _find_files(fs, entry)
+    usages, problem = _find_usages(fs, entry, ledger_url)
     console = make_console()
     if as_json:
-        _print_json(console, _describe(entry, files))
+        content = _describe(entry, files)
+        for step in content["steps"]:
+            if step["name"] in usages:
+                step["usage"] = describe(usages[step["name"]])
+        if usages:
+            content["usage"] = describe(add_up(usages.values()))
+        _print_json(console, {**content, "usage_problem": problem} if problem else content)
         return
     console.print(entry.name or "(unreadable)", style="bold", markup=False)
     if entry.problem:
@@ -108,10 +122,26 @@ def show_cache(signature: str, cache_dir: str | None, as_json: bool) -> None:
     console.print()
     _print_steps(console, entry, files)
     console.print()
+    if usages:
+        print_usages(console, usages)
+        console.print()
+    if problem:
+        console.print(problem, style="yellow", markup=False)
+        console.print()
     root = fs.full_path(entry.signature)
     paths = [file.path.removeprefix(f"{entry.signature}/") for file in files.own]
     for line in draw_tree(root, paths):
         console.print(line, markup=False)
+
+
+def _find_usages(
+    fs: CacheFileSystem, entry: PipelineEntry, ledger_url: str | None
+) -> tuple[dict[str, Usage], str | None]:
+    """What the calls of each step came to, and what hinders to say; the rows are there in any case."""
+    try:
+        return read_usages(fs, entry, ledger_url), None
+    except CacheError as error:
+        return {}, str(error)
 
 
 def _print_steps(console: Console, entry: PipelineEntry, files: _Files) -> None:

@@ -4,6 +4,7 @@ import click
 
 from distilabel_dagster.cli.cache import cache_group
 from distilabel_dagster.cli.pipeline import pipeline_group
+from distilabel_dagster.cli.plan import plan_pipeline
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,4 +14,5 @@ def commands() -> None:
 
 
 commands.add_command(pipeline_group)
+commands.add_command(plan_pipeline)
 commands.add_command(cache_group)

@@ -10,16 +10,17 @@ import click
 
 from distilabel_dagster.cli.options import is_debug
 from distilabel_dagster.cli.signals import StoppedBySignal
-from distilabel_dagster.errors import DistilabelDagsterError
+from distilabel_dagster.errors import CostLimitError, DistilabelDagsterError
 
 _COMMAND: Final = "distilabel-dagster"
+_AT_COST_LIMIT: Final = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own, and give its exit code.
 
     0: done. 1: an error, told in one paragraph (`--debug` shows where it comes from). 2: the command line itself is
-    wrong. 130 and 143: stopped by Ctrl+C or SIGTERM.
+    wrong. 3: calls have cost what `--max-cost-usd` allows; what was answered is kept. 130 and 143: stopped by Ctrl+C or SIGTERM.
     """
     state: dict[str, bool] = {}
     try:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  (where errors become messages)
         _tell(error, is_debug=is_debug(state))
-        return 1
+        return _AT_COST_LIMIT if isinstance(find_own_error(error), CostLimitError) else 1
     return code if isinstance(code, int) else 0
 
 

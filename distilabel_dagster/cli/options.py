@@ -1,11 +1,15 @@
 """Options that several commands have."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from distilabel_dagster.base.environment import LEDGER_URL_VARIABLE, default_ledger_url
+
 _DEBUG = "debug"
+_SEQUENTIAL = "sequential_step_execution"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -42,6 +46,17 @@ def cache_dir_option(command: _Command) -> _Command:
     )(command)
 
 
+def ledger_url_option(command: _Command) -> _Command:
+    """Add `--ledger-url`."""
+    return click.option(
+        "--ledger-url",
+        metavar="URL",
+        callback=lambda _context, _parameter, given: given or default_ledger_url(),
+        help="The database that keeps what models answered, as a SQLAlchemy URL. By default what the environment variable "
+        f"{LEDGER_URL_VARIABLE} says (other processes can't see a password there), else a file with the cache.",
+    )(command)
+
+
 def json_option(command: _Command) -> _Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
@@ -63,3 +78,39 @@ def config_option(command: _Command) -> _Command:
         help="The pipeline: what `Pipeline.save` wrote, or a pipeline.yaml of the cache. JSON where it ends in .json.",
     )
     return config(trusted(command))
+
+
+def parameters_option(command: _Command) -> _Command:
+    """Add `--param`."""
+    return click.option(
+        "--param",
+        "parameters",
+        multiple=True,
+        metavar="STEP.KEY=VALUE",
+        help="A runtime parameter, as JSON or text; more dots for what is inside: "
+        "ask.llm.generation_kwargs.temperature=0.3. Repeatable.",
+    )(command)
+
+
+def load_groups_option(command: _Command) -> _Command:
+    """Add `--load-groups`."""
+    return click.option(
+        "--load-groups",
+        callback=_read_load_groups,
+        metavar="GROUPS",
+        help=f"{_SEQUENTIAL}, or lists of steps in JSON that run apart from others; by default all steps stream.",
+    )(command)
+
+
+def _read_load_groups(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
+    if text is None or text == _SEQUENTIAL:
+        return text
+    try:
+        groups = json.loads(text)
+    except ValueError:
+        groups = None
+    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+        raise click.BadParameter(
+            f'expected {_SEQUENTIAL}, or lists of steps in JSON: \'[["ask"], ["judge"]]\''
+        )
+    return groups

@@ -1,23 +1,28 @@
 """`pipeline run` and `pipeline info`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from distilabel_dagster.cache.inventory import describe_pipeline
+from distilabel_dagster.cli.calls import tell_usage
 from distilabel_dagster.cli.information import print_information
-from distilabel_dagster.cli.options import cache_dir_option, config_option, debug_option
+from distilabel_dagster.cli.options import (
+    cache_dir_option,
+    config_option,
+    debug_option,
+    ledger_url_option,
+    load_groups_option,
+    parameters_option,
+)
 from distilabel_dagster.cli.parameters import read_parameters
 from distilabel_dagster.cli.run import run_through_dagster
 from distilabel_dagster.cli.terminal import make_console
 from distilabel_dagster.dag.load_stages import LoadGroups
 from distilabel_dagster.pipeline import Pipeline
-
-_SEQUENTIAL = "sequential_step_execution"
 
 
 @click.group("pipeline")
@@ -25,7 +30,9 @@ def pipeline_group() -> None:
     """Run a pipeline, or look at one."""
 
 
-def load_pipeline(config: str, cache_dir: str | None, trusted_modules: Sequence[str]) -> Pipeline:
+def load_pipeline(
+    config: str, cache_dir: str | None, trusted_modules: Sequence[str], ledger_url: str | None = None
+) -> Pipeline:
     """Read a pipeline's file.
 
     Raises:
@@ -35,34 +42,14 @@ def load_pipeline(config: str, cache_dir: str | None, trusted_modules: Sequence[
     if trusted_modules and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # behind the rest, so that nothing there stands in for a library
     read = Pipeline.from_json if config.lower().endswith(".json") else Pipeline.from_yaml
-    return read(config, trusted_modules=trusted_modules, cache_dir=cache_dir)
-
-
-def _read_load_groups(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
-    if text is None or text == _SEQUENTIAL:
-        return text
-    try:
-        groups = json.loads(text)
-    except ValueError:
-        groups = None
-    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
-        raise click.BadParameter(
-            f'expected {_SEQUENTIAL}, or lists of steps in JSON: \'[["ask"], ["judge"]]\''
-        )
-    return groups
+    return read(config, trusted_modules=trusted_modules, cache_dir=cache_dir, ledger_url=ledger_url)
 
 
 @pipeline_group.command("run")
 @config_option
-@click.option(
-    "--param",
-    "parameters",
-    multiple=True,
-    metavar="STEP.KEY=VALUE",
-    help="A runtime parameter, as JSON or text; more dots for what is inside: "
-    "ask.llm.generation_kwargs.temperature=0.3. Repeatable.",
-)
+@parameters_option
 @cache_dir_option
+@ledger_url_option
 @click.option("--ignore-cache", is_flag=True, help="Compute everything anew.")
 @click.option(
     "--on-error",
@@ -71,11 +58,13 @@ def _read_load_groups(_context: click.Context, _parameter: click.Parameter, text
     show_default=True,
     help="Rows on which a step fails: keep them without its outputs, for the next run to try again; or end the run.",
 )
+@load_groups_option
 @click.option(
-    "--load-groups",
-    callback=_read_load_groups,
-    metavar="GROUPS",
-    help=f"{_SEQUENTIAL}, or lists of steps in JSON that run apart from others; by default all steps stream.",
+    "--max-cost-usd",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="USD",
+    help="US dollars that calls of models may cost under the pipeline's signature, earlier runs included. At the limit the "
+    "run ends with exit code 3; with a higher one it goes on from there.",
 )
 @click.option(
     "--repo-id", metavar="USER/NAME", help="Push the dataset to this repository of the Hugging Face Hub."
@@ -91,9 +80,11 @@ def run_pipeline(
     trusted_modules: tuple[str, ...],
     parameters: tuple[str, ...],
     cache_dir: str | None,
+    ledger_url: str | None,
     ignore_cache: bool,
     on_error: Literal["impute", "raise"],
     load_groups: LoadGroups | None,
+    max_cost_usd: float | None,
     repo_id: str | None,
     private: bool,
     token: str | None,
@@ -103,10 +94,14 @@ def run_pipeline(
     Each step becomes a materialization on the partition of the pipeline's signature. They are kept in Dagster's
     instance: DAGSTER_HOME, else what dagster.yaml of the current directory says, else .dagster in the cache directory.
     """
-    pipeline = load_pipeline(config, cache_dir, trusted_modules)
+    pipeline = load_pipeline(config, cache_dir, trusted_modules, ledger_url)
     with pipeline.with_parameters(read_parameters(pipeline, parameters)):
         result = run_through_dagster(
-            pipeline, load_groups=load_groups, on_error=on_error, use_cache=not ignore_cache
+            pipeline,
+            load_groups=load_groups,
+            on_error=on_error,
+            use_cache=not ignore_cache,
+            max_cost_usd=max_cost_usd,
         )
         cache = pipeline.open_cache()
     console = make_console()
@@ -119,6 +114,8 @@ def run_pipeline(
                 style="yellow",
                 markup=False,
             )
+    for line in tell_usage(result.usage, result.usage_in_all):
+        console.print(line, markup=False)
     console.print(f"Data:      {cache.data_url}", markup=False)
     console.print(f"Signature: {cache.signature}", markup=False)
     place = result.place

@@ -5,10 +5,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -17,7 +17,9 @@ from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.step_store import StepStore, count_failed_rows
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine import events
+from distilabel_dagster.engine.tally import describe_usage
 from distilabel_dagster.errors import CacheError
+from distilabel_dagster.ledger.usage import Usage, add_up
 
 _PACKAGE: Final = "distilabel_dagster"
 _LOOK_EVERY_S: Final = 0.5
@@ -81,11 +83,57 @@ class PlainView:
         self._console.print(Text(f"[{now}] {level}{text}"), soft_wrap=True)
 
 
+class CountingView:
+    """Adds up what calls to models came to, and hands all on to another view.
+
+    Args:
+        view: what shows the run.
+
+    Attributes:
+        usage: of this run, as far as its ops have finished.
+    """
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+        self.usage = Usage()
+        self._in_all: dict[str, Usage] = {}
+
+    @property
+    def usage_in_all(self) -> Usage:
+        """What the calls of the steps that have finished came to in all runs."""
+        return add_up(self._in_all.values())
+
+    def show(self, event: events.RunEvent) -> None:
+        """Show what happened."""
+        if isinstance(event, events.RunFinished) and event.usage is not None:
+            self.usage += event.usage
+        elif isinstance(event, events.StepFinished) and event.usage is not None:
+            self._in_all[event.step] = event.usage
+        self._view.show(event)
+
+    def tell(self, text: str, *, is_warning: bool) -> None:
+        """Show a line that is no event."""
+        self._view.tell(text, is_warning=is_warning)
+
+
+class _Bars(Progress):
+    """Bars, and below them a line about calls."""
+
+    told = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Give what stands on the terminal."""
+        yield self.make_tasks_table(self.tasks)
+        if self.told:
+            yield Text(self.told, "dim")
+
+
 class BarView:
     """A bar per step with its committed rows; what a person should read stands above the bars.
 
     A bar fills as the step uses up its predecessor's rows, which is known once that one is complete. How far the
-    steps are is read from the cache, a few times a second at most and never for more than a twentieth of the time.
+    steps are is read from the cache, a few times a second at most and never for more than a twentieth of the time. Where
+    models are called, a line below the bars says what the calls of the run come to.
 
     Args:
         console: a terminal.
@@ -100,7 +148,7 @@ class BarView:
         self._dag = dag
         self._stores = {name: StepStore(fs, name, each) for name, each in signatures.items()}
         self._console = console
-        self._bars = Progress(
+        self._bars = _Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[told]}", justify="right"),
@@ -113,6 +161,7 @@ class BarView:
         self._rows_before: dict[str, int] = {}
         self._running: dict[str, float] = {}
         self._finished: set[str] = set()
+        self._usage: dict[str, Usage] = {}
         self._ended = threading.Event()
 
     @contextlib.contextmanager
@@ -135,8 +184,13 @@ class BarView:
             case events.StepStarted():
                 self._running[event.step] = time.monotonic()
                 self._bars.start_task(self._tasks[event.step])
+            case events.Progress():
+                self._usage |= event.usage
+                self._tell_calls(add_up(self._usage.values()))
             case events.StepFinished():
                 self._finish(event)
+            case events.RunFinished() if event.usage is not None:
+                self._tell_calls(event.usage)
         if not isinstance(event, _SHOWN_BY_BARS):
             self.tell(str(event), is_warning=event.level == "warning")
 
@@ -160,6 +214,10 @@ class BarView:
         task = self._tasks[event.step]
         self._bars.update(task, total=1, completed=1, told=told)
         self._bars.stop_task(task)
+
+    def _tell_calls(self, usage: Usage) -> None:
+        self._bars.told = f"Calls: {describe_usage(usage)}"
+        self._bars.refresh()
 
     def _look(self) -> None:
         pause = _LOOK_EVERY_S

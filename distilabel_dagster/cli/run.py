@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cli.instance import InstancePlace, find_instance, open_instance
-from distilabel_dagster.cli.progress import BarView, PlainView, listen
+from distilabel_dagster.cli.progress import BarView, CountingView, PlainView, listen
 from distilabel_dagster.cli.signals import SignalWatch, StoppedBySignal
 from distilabel_dagster.cli.terminal import LogConsole, open_log_stream
 from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.ledger.usage import Usage
 from distilabel_dagster.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ class RunResult:
 
     Attributes:
         distiset: the whole dataset.
+        usage: what calls to models came to in this run.
+        usage_in_all: what they came to in all runs of the pipeline's steps.
         run_id: Dagster's name of the run.
         place: the instance that keeps it.
     """
 
     distiset: "Distiset"
+    usage: Usage
+    usage_in_all: Usage
     run_id: str
     place: InstancePlace
 
@@ -44,6 +49,7 @@ def run_through_dagster(
     load_groups: LoadGroups | None = None,
     on_error: Literal["impute", "raise"] = "impute",
     use_cache: bool = True,
+    max_cost_usd: float | None = None,
 ) -> RunResult:
     """Materialize all assets of a pipeline on the partition of its signature, and show how it comes on.
 
@@ -52,8 +58,10 @@ def run_through_dagster(
         load_groups: groups of steps that become ops of their own.
         on_error: what becomes of rows on which a step fails.
         use_cache: False computes everything anew.
+        max_cost_usd: US dollars that calls may cost, over all runs under the pipeline's signature.
 
     Raises:
+        CostLimitError: the calls have cost that much; what was answered stays.
         DistilabelDagsterError: the pipeline can't run, or failed.
         StoppedBySignal: Ctrl+C or SIGTERM; what was being computed was committed.
     """
@@ -64,7 +72,7 @@ def run_through_dagster(
     run_id = str(uuid.uuid4())
     with open_instance(place) as instance:
         watch = SignalWatch(lambda: _mark_as_canceling(instance, run_id))
-        with watch, _show_progress(pipeline, fs):
+        with watch, _show_progress(pipeline, fs) as view:
             try:
                 distiset = _execute(
                     pipeline,
@@ -73,12 +81,13 @@ def run_through_dagster(
                     load_groups=load_groups,
                     on_error=on_error,
                     use_cache=use_cache,
+                    max_cost_usd=max_cost_usd,
                 )
             except BaseException as error:
                 if watch.number is None or not _is_interruption(error):
                     raise
                 raise StoppedBySignal(watch.number) from error
-    return RunResult(distiset, run_id, place)
+    return RunResult(distiset, view.usage, view.usage_in_all, run_id, place)
 
 
 def _execute(
@@ -89,13 +98,16 @@ def _execute(
     load_groups: LoadGroups | None,
     on_error: Literal["impute", "raise"],
     use_cache: bool,
+    max_cost_usd: float | None,
 ) -> Any:
     from distilabel_dagster.orchestration import DistilabelStepData, DistilabelTranslator, build_definitions
     from distilabel_dagster.orchestration.assets import split_into_ops
     from distilabel_dagster.orchestration.jobs import job_name
     from distilabel_dagster.orchestration.partitions import register_partition
 
-    definitions = build_definitions(pipeline, load_groups=load_groups, on_error=on_error)
+    definitions = build_definitions(
+        pipeline, load_groups=load_groups, on_error=on_error, max_cost_usd=max_cost_usd
+    )
     job = definitions.resolve_job_def(job_name(pipeline))
     signature = pipeline.signature
     register_partition(instance, pipeline, signature)
@@ -114,16 +126,18 @@ def _execute(
 
 
 @contextlib.contextmanager
-def _show_progress(pipeline: Pipeline, fs: CacheFileSystem) -> Iterator[None]:
+def _show_progress(pipeline: Pipeline, fs: CacheFileSystem) -> Iterator[CountingView]:
     with open_log_stream() as stream:
         console = LogConsole(file=stream, highlight=False)
         if not console.is_terminal:
-            with listen(PlainView(console)):
-                yield
+            view = CountingView(PlainView(console))
+            with listen(view):
+                yield view
             return
         bars = BarView(console, pipeline.dag, pipeline.step_signatures, fs)
-        with bars.live(), listen(bars):
-            yield
+        view = CountingView(bars)
+        with bars.live(), listen(view):
+            yield view
 
 
 def _mark_as_canceling(instance: "dg.DagsterInstance", run_id: str) -> None:

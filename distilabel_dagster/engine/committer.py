@@ -12,6 +12,7 @@ from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.events import Progress
 from distilabel_dagster.engine.output_log import OutputLog
 from distilabel_dagster.engine.run_state import RunState
+from distilabel_dagster.engine.tally import is_unused
 from distilabel_dagster.engine.worker import ThreadWorker
 from distilabel_dagster.errors import ColumnTypeError
 from distilabel_dagster.steps.step import Step
@@ -143,7 +144,9 @@ class Committer:
             self._progress_at = now
             rows = {name: log.committed_rows for name, log in self._state.logs.items() if not log.is_complete}
             if rows:
-                self._state.emit(Progress(rows))
+                tallies = {name: tally.usage for name, tally in self._state.tallies.items() if name in rows}
+                usage = {name: each for name, each in tallies.items() if not is_unused(each)}
+                self._state.emit(Progress(rows, usage))
 
     def close(self) -> None:
         """Let the writing thread end."""

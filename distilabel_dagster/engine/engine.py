@@ -21,10 +21,15 @@ from distilabel_dagster.engine.events import (
 )
 from distilabel_dagster.engine.output_log import OutputLog
 from distilabel_dagster.engine.resume import find_stale, usable_batches
+from distilabel_dagster.engine.run_calls import RunCalls
 from distilabel_dagster.engine.run_state import END, RunOptions, RunState, WriteLease
 from distilabel_dagster.engine.signals import stop_on_signals
 from distilabel_dagster.engine.step_runner import StepRunner
+from distilabel_dagster.engine.step_worker import StepWorker
+from distilabel_dagster.engine.tally import is_unused
 from distilabel_dagster.errors import CacheError, ColumnTypeError, IncompleteRunError
+from distilabel_dagster.ledger.responses import ResponseLedger
+from distilabel_dagster.ledger.usage import add_up
 
 _AFTER_GRACE_S: Final = 5.0
 
@@ -40,6 +45,7 @@ class Engine:
         options: how the run goes.
         acquire: called once with the steps that the run is going to write; gives a lease on them, or raises
             StepInUseError.
+        open_ledger: opens the ledger of responses; gives None where the cache has none.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class Engine:
         cache: PipelineCache,
         stages: list[list[str]],
         options: RunOptions,
+        *,
         acquire: Callable[[list[str]], WriteLease | None],
+        open_ledger: Callable[[], ResponseLedger | None] = lambda: None,
     ) -> None:
         self._dag = dag
         self._cache = cache
@@ -65,6 +73,7 @@ class Engine:
         self._error: BaseException | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Future[None]] = set()
+        self._calls = RunCalls(dag, self._steps, cache, options, open_ledger)
 
     def run(self) -> Generator[RunEvent, None, None]:
         """Run, and yield events as they happen; go through all of them.
@@ -128,6 +137,7 @@ class Engine:
         self._state.logs = {name: OutputLog(store) for name, store in stores.items()}
         self._state.repaired |= stores.keys() - set(self._steps)
         self._state.finished |= stores.keys() - set(self._steps)
+        self._state.tallies = self._calls.prepare()
         states = {
             name: StepState(len(log.records), log.rows, log.is_complete)
             for name, log in self._state.logs.items()
@@ -204,6 +214,8 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         committer = Committer(self._dag, self._cache, self._state)
         committing = asyncio.ensure_future(committer.run())
+        generation = self._calls.start()
+        self._state.request_stop = self._begin_stop
         try:
             if self._stop_reason is not None:
                 self._begin_stop()
@@ -213,11 +225,12 @@ class Engine:
         finally:
             committing.cancel()
             committer.close()
+            await generation.close()
 
     async def _run_stage(self, stage: list[str], committing: "asyncio.Future[None]") -> None:
         """Run the steps of a stage side by side until each is finished or stopped."""
         for name in stage:
-            self._runners[name] = StepRunner(self._dag, name, self._state, self._revision)
+            self._runners[name] = self._build_runner(name)
         for name in stage:
             consumers = [each for each in self._dag.successors(name) if each in stage]
             self._runners[name].consumers = [self._runners[each] for each in consumers]
@@ -230,9 +243,21 @@ class Engine:
                     self._fail(error)
             running -= done
             if committing in done and running:
+                # What is made now can't be committed, but calls that are on the wire are paid.
+                self._begin_stop("the cache can't be written")
+                await self._calls.start().drain()
                 self._give_up()
                 await asyncio.wait(running)
                 return
+
+    def _build_runner(self, name: str) -> StepRunner:
+        tally = self._state.tallies[name]
+        worker = StepWorker(
+            self._dag.steps[name], self._calls.step_key(name), self._state, self._calls.start(), tally
+        )
+        return StepRunner(
+            self._dag, name, self._state, worker=worker, tally=tally, base_revision=self._revision
+        )
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
@@ -245,6 +270,7 @@ class Engine:
             return
         grace = self._options.grace_period_s
         self._state.is_stopping = True
+        self._calls.stop()
         self._state.emit(StopRequested(reason or self._stop_reason or "asked for", grace))
         self._deadline = asyncio.get_running_loop().call_later(grace, self._give_up)
         self._state.notify()
@@ -274,7 +300,9 @@ class Engine:
         computed = sum(runner.computed for runner in self._runners.values())
         total = sum(len(self._state.logs[name].records) for name in self._steps)
         failed = sum(count_failed_rows(self._state.logs[name].records) for name in self._steps)
-        self._state.emit(RunFinished(computed, total - min(computed, total), failed))
+        usage = add_up(tally.usage for tally in self._state.tallies.values())
+        reused = total - min(computed, total)
+        self._state.emit(RunFinished(computed, reused, failed, None if is_unused(usage) else usage))
 
     def _is_finished(self, name: str) -> bool:
         return name in self._runners and self._runners[name].is_finished

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from distilabel_dagster.engine.tally import describe_usage
+from distilabel_dagster.ledger.usage import Usage
+
 
 @dataclass(frozen=True, slots=True)
 class StepState:
@@ -124,12 +127,22 @@ class StepWarning(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class Progress(RunEvent):
-    """How many rows each unfinished step has made; at a bounded rate."""
+    """How many rows each unfinished step has made, and what its calls came to; at a bounded rate.
+
+    Attributes:
+        rows: step -> committed rows.
+        usage: step that calls a model -> what the calls of this run came to so far.
+    """
 
     rows: dict[str, int]
+    usage: dict[str, Usage] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "Progress: " + ", ".join(f"`{step}` {rows} rows" for step, rows in self.rows.items())
+        told = []
+        for step, rows in self.rows.items():
+            calls = f" ({describe_usage(self.usage[step])})" if step in self.usage else ""
+            told.append(f"`{step}` {rows} rows{calls}")
+        return "Progress: " + ", ".join(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,7 @@ class StepFinished(RunEvent):
         batches_reused: batches that were in the cache.
         rows_failed: rows without outputs, since the step failed on them.
         duration_s: seconds from its first call to its last commit; 0 if it wasn't called.
+        usage: what its calls to models came to in all runs; None if it made none.
     """
 
     step: str
@@ -151,12 +165,14 @@ class StepFinished(RunEvent):
     batches_reused: int
     rows_failed: int
     duration_s: float
+    usage: Usage | None = None
 
     def __str__(self) -> str:
         failed = f", {self.rows_failed} rows failed" if self.rows_failed else ""
+        calls = f"; {describe_usage(self.usage)}" if self.usage is not None else ""
         return (
             f"Step `{self.step}`: finished with {self.rows} rows "
-            f"({_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed})"
+            f"({_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed}){calls}"
         )
 
 
@@ -223,11 +239,13 @@ class RunFinished(RunEvent):
         batches_computed: batches that this run computed, of all steps.
         batches_reused: batches that were in the cache, of all steps.
         rows_failed: rows without outputs, since a step failed on them, of all steps.
+        usage: what calls to models came to in this run; None if it made none.
     """
 
     batches_computed: int
     batches_reused: int
     rows_failed: int = 0
+    usage: Usage | None = None
 
     def __str__(self) -> str:
         failed = ""
@@ -237,4 +255,6 @@ class RunFinished(RunEvent):
             )
         if not self.batches_computed:
             return f"Finished: nothing to compute, all {_count(self.batches_reused, 'batch')} were in the cache{failed}"
-        return f"Finished: {_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed}"
+        calls = f"; {describe_usage(self.usage)}" if self.usage is not None else ""
+        computed = _count(self.batches_computed, "batch")
+        return f"Finished: {computed} computed, {self.batches_reused} reused{calls}{failed}"

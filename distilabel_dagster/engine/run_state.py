@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from distilabel_dagster.engine.events import RunEvent
 from distilabel_dagster.engine.output_log import OutputLog
+from distilabel_dagster.engine.tally import Tally
 from distilabel_dagster.engine.worker import OnError
 
 END: Final = None
@@ -27,6 +28,11 @@ class RunOptions:
         max_generator_batches: batches after which a generator step is ended, for trying a pipeline out.
         max_rows_ahead: rows that a step may be ahead of the step nearest behind it.
         max_pending_bytes: bytes of rows that a step may have waiting to be committed.
+        max_cost_usd: US dollars that the calls of the pipeline may cost under its signature, earlier runs included;
+            at the limit the run is stopped.
+        run_id: what the ledger calls the run; made up where none is given.
+        max_new_calls: calls that each step may make beyond what the ledger has; a step that needs more ends there, and
+            what doesn't follow it goes on. None for any number.
     """
 
     on_error: OnError = "impute"
@@ -36,6 +42,9 @@ class RunOptions:
     max_generator_batches: int | None = None
     max_rows_ahead: int = 20_000
     max_pending_bytes: int = 64 * 1024 * 1024
+    max_cost_usd: float | None = None
+    run_id: str = ""
+    max_new_calls: int | None = None
 
 
 class WriteLease(Protocol):
@@ -64,6 +73,9 @@ class RunState:
         self.repaired: set[str] = set()
         self.finished: set[str] = set()
         self.lease: WriteLease | None = None
+        self.tallies: dict[str, Tally] = {}
+        self.ended: set[str] = set()
+        self.request_stop: Callable[[str], None] = lambda _: None
         self._waiters: set[asyncio.Future[None]] = set()
 
     def emit(self, event: RunEvent) -> None:

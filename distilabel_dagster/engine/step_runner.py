@@ -9,32 +9,33 @@ from typing import Final
 import pyarrow as pa
 
 from distilabel_dagster.batch import Batch, BatchRecord
+from distilabel_dagster.cache.step_store import count_failed_rows
 from distilabel_dagster.cache.tables import EMPTY_TABLE
 from distilabel_dagster.dag.dag import DAG
-from distilabel_dagster.engine.events import RowsFailed, StepFinished, StepStarted, StepStopped, StepWarning
+from distilabel_dagster.engine.events import StepFinished, StepStopped, StepWarning
+from distilabel_dagster.engine.output_recorder import OutputRecorder
 from distilabel_dagster.engine.resume import holds_same_rows, iter_repairs, usable_batches
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.step_buffer import InputPlan, StepBuffer
-from distilabel_dagster.engine.wiring import build_buffer, choose_route
-from distilabel_dagster.engine.worker import (
-    Output,
-    ReplicaPool,
-    RowSource,
-    ThreadWorker,
-    load_step,
-    process_batch,
-    unload_step,
-)
-from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
+from distilabel_dagster.engine.step_worker import StepWorker
+from distilabel_dagster.engine.tally import Tally, is_unused
+from distilabel_dagster.engine.wiring import build_buffer
+from distilabel_dagster.engine.worker import Output
+from distilabel_dagster.errors import ModelUnavailableError, StepProcessError
+from distilabel_dagster.models.limits import CallsStopped
+from distilabel_dagster.steps.step import BaseStep, GeneratorStep
 
 _COMMIT_AGAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
+    """A batch that is being computed; `before` is what it was, if it's made again."""
+
     plan: InputPlan
     seq_no: int
     output: "asyncio.Task[Output]"
+    before: BatchRecord | None = None
 
 
 class StepRunner:
@@ -44,31 +45,40 @@ class StepRunner:
         dag: the pipeline's graph.
         name: the step.
         state: what the steps of the run share.
+        worker: calls the step.
+        tally: counts its calls.
         base_revision: revision of batches that are computed for the first time.
     """
 
-    def __init__(self, dag: DAG, name: str, state: RunState, base_revision: int = 0) -> None:
+    def __init__(
+        self,
+        dag: DAG,
+        name: str,
+        state: RunState,
+        *,
+        worker: StepWorker,
+        tally: Tally,
+        base_revision: int = 0,
+    ) -> None:
         self.name = name
         self.step: BaseStep = dag.steps[name]
         self.consumers: list[StepRunner] = []
         self.computed = 0
+        self.tally = tally
         self._dag = dag
         self._state = state
         self._log = state.logs[name]
+        self._worker = worker
         self._base_revision = base_revision
-        self._replicas = int(self.step.resources.replicas or 1)
-        self._worker: ThreadWorker | None = None
-        self._pool: ReplicaPool | None = None
-        self._started_at: float | None = None
-        self._is_loaded = False
+        self._recorder = OutputRecorder(dag, name, state, base_revision)
         self._alone = 0
+        self._given_up = 0
         self._buffer: StepBuffer | None = None
         self._told_of: list[str] = []
         self._fed: dict[str, int] = {}
         self._rows_fed: dict[str, int] = {}
         self._in_flight: deque[_InFlight] = deque()
         self.is_finished = False
-        self._columns_checked = False
         self._again: list[Batch] = []
         self._again_at = time.monotonic()
 
@@ -84,51 +94,81 @@ class StepRunner:
         state, log = self._state, self._log
         try:
             predecessors = set(self._dag.predecessors(self.name))
-            await state.wait(lambda: state.is_stopping or predecessors <= state.repaired)
-            if not state.is_stopping:
+            await state.wait(
+                lambda: state.is_stopping or predecessors <= state.repaired or self._is_cut_off(predecessors)
+            )
+            if not state.is_stopping and predecessors <= state.repaired:
                 await self._repair()
-            if not log.is_complete and not state.is_stopping:
+            if not log.is_complete and not state.is_stopping and self.name in state.repaired:
                 await (self._generate() if isinstance(self.step, GeneratorStep) else self._consume())
             await state.wait(lambda: log.committed == len(log.records))
-            await self._unload()
-            await state.wait(lambda: predecessors <= state.finished or self._is_cut_off(predecessors))
+            await self._worker.unload()
+            if log.is_complete:  # one that has ended early holds up nobody: those before it may wait for that
+                await state.wait(lambda: predecessors <= state.finished or self._is_cut_off(predecessors))
         except asyncio.CancelledError:
             state.emit(StepStopped(self.name, log.committed_rows, self._alone + len(self._in_flight)))
             raise
-        except Exception:
-            if not self._in_flight:
-                await self._unload()
+        except Exception as error:
+            await self._wind_up(error)
+            if isinstance(error, ModelUnavailableError):
+                raise self._build_end(error) from error
             raise
         finally:
-            self._close()
+            for each in self._in_flight:
+                each.output.cancel()
+            self._worker.close()
         if log.is_complete and self.name in state.repaired and predecessors <= state.finished:
             self.is_finished = True
             state.finished.add(self.name)
             state.emit(self._describe_end())
         else:
-            state.emit(StepStopped(self.name, log.committed_rows, 0))
+            state.emit(StepStopped(self.name, log.committed_rows, self._given_up))
+        state.ended.add(self.name)
         state.notify()
 
+    async def _wind_up(self, error: Exception) -> None:
+        """Stop the run, and let calls that are on the wire be answered and kept: they're paid for."""
+        self._state.request_stop(f"{type(error).__name__} in step `{self.name}`")
+        if self._worker.waits_for_calls:
+            await self._let_end()
+        if not self._in_flight:
+            await self._worker.unload()
+
+    def _build_end(self, error: ModelUnavailableError) -> StepProcessError:
+        """The error of a step whose model can't be used."""
+        rows = self._log.rows - count_failed_rows(self._log.records)
+        return StepProcessError(
+            f"Step `{self.name}` can't go on, with {rows} rows done: {error} What was answered is kept; start the same "
+            "run again when it's mended, and it goes on from there.",
+            step=self.name,
+            endpoint=error.endpoint,
+            kind=error.kind,
+            rows=rows,
+        )
+
     def _is_cut_off(self, predecessors: set[str]) -> bool:
-        """Whether a stop keeps a predecessor from finishing; steps finish in the order of the graph."""
+        """Whether a predecessor won't finish, since it has ended or a stop is on; steps finish in the graph's order."""
+        if predecessors & self._state.ended - self._state.finished:
+            return True
         return self._state.is_stopping and not all(
             name in self._state.repaired and self._state.logs[name].is_complete for name in predecessors
         )
 
     def _describe_end(self) -> StepFinished:
-        records = self._log.records
+        records, started_at = self._log.records, self._worker.started_at
         return StepFinished(
             step=self.name,
             rows=self._log.rows,
             batches_computed=self.computed,
             batches_reused=len(records) - min(self.computed, len(records)),
             rows_failed=sum(record.failed_rows for record in records),
-            duration_s=time.monotonic() - self._started_at if self._started_at is not None else 0.0,
+            duration_s=time.monotonic() - started_at if started_at is not None else 0.0,
+            usage=None if is_unused(self.tally.total) else self.tally.total,
         )
 
     def waiting_rows(self, predecessor: str) -> int:
-        """How many of a predecessor's rows wait for the step; none where it needs no more."""
-        if self._log.is_complete:
+        """How many of a predecessor's rows wait for the step; none where it needs no more, or others don't come."""
+        if self._log.is_complete or self.name in self._state.ended or self._has_lost_input():
             return 0
         arrived = self._state.logs[predecessor].rows - self._rows_fed.get(predecessor, 0)
         return arrived + (self._buffer.waiting_rows(predecessor) if self._buffer else 0)
@@ -161,46 +201,81 @@ class StepRunner:
             await self._drop(usable)
         retry = state.options.retry_failed and not self.step.is_generator
         for record, plan in iter_repairs(list(self._log.records), predecessors, retry_failed=retry):
-            if state.is_stopping:
-                await self._commit_again()
-                return
+            if state.is_stopping or self._given_up:
+                break
             if not (plan.is_aligned or self.step.is_global):
                 # Branches gave other numbers of rows than before: from here on rows are paired anew.
+                await self._take_repairs(room_for_one=False)
                 await self._commit_again()
                 await self._drop(record.seq_no)
                 break
-            if self._again and (record.part != self._again[0].record.part or self._is_commit_due()):
-                await self._commit_again()
-            self._alone = 1
-            await self._compute_again(plan, record)
-            self._alone = 0
+            self._begin(plan, record.seq_no, record)
+            await self._take_repairs(room_for_one=True)
+        await self._take_repairs(room_for_one=False)
         await self._commit_again()
+        if state.is_stopping or self._given_up:
+            return
         self._log.reload()
         state.repaired.add(self.name)
         state.notify()
 
+    async def _take_repairs(self, *, room_for_one: bool) -> None:
+        """Put batches that are being computed again in their place, in order, until all are or there's room for more."""
+        while self._in_flight:
+            first = self._in_flight[0]
+            await self._state.wait(lambda: first.output.done() or (room_for_one and self._may_begin()))  # noqa: B023  (awaited before the next turn)
+            if not first.output.done():
+                return
+            try:
+                output = first.output.result()
+            except CallsStopped:
+                await self._give_up()
+                return
+            self._in_flight.popleft()
+            assert first.before is not None  # noqa: S101  (for the type checker)
+            await self._put_again(first.plan, first.before, output)
+
+    async def _give_up(self) -> None:
+        """Leave the batches whose calls aren't made any more, when those that were made are answered and kept.
+
+        Raises:
+            StepRunError: one of them failed, and not only because of a stop.
+        """
+        for error in await self._let_end():
+            raise error
+
+    async def _let_end(self) -> list[Exception]:
+        """Wait for the batches that are being computed, and leave them; give what failed them."""
+        outputs = [each.output for each in self._in_flight]
+        ends = await asyncio.gather(*outputs, return_exceptions=True)
+        self._given_up += len(self._in_flight)
+        self._in_flight.clear()
+        return [end for end in ends if isinstance(end, Exception)]
+
     async def _drop(self, count: int) -> None:
         """Forget all but the first `count` committed batches; what follows them is computed anew."""
         self._state.check_lease()
-        await self._thread().submit(self._log.store.truncate, count)
+        await self._worker.thread.submit(self._log.store.truncate, count)
         self._log.reload()
+        self._worker.forget_calls()
 
-    async def _compute_again(self, plan: InputPlan, record: BatchRecord) -> None:
-        """Put another version of a committed batch in its place."""
+    async def _put_again(self, plan: InputPlan, record: BatchRecord, output: Output) -> None:
+        """Put another version of a committed batch in its place; a part is written once for all of its batches."""
+        if self._again and (record.part != self._again[0].record.part or self._is_commit_due()):
+            await self._commit_again()
         store = self._log.store
-        output = await self._compute(plan, record.seq_no)
-        before = await self._thread().submit(store.read, record.seq_no)
+        before = await self._worker.thread.submit(store.read, record.seq_no)
         is_changed = not holds_same_rows(output.table, before) or output.errors != (record.errors or {})
         revision = max(record.revision + 1, self._base_revision) if is_changed else record.revision
         again = replace(
-            self._record(plan, record.seq_no, output),
+            self._recorder.record(plan, record.seq_no, output),
             revision=revision,
             batch_routed_to=record.batch_routed_to,
             part=record.part,
         )
         self._again.append(Batch(again, output.table))
         self.computed += 1
-        self._report(record.seq_no, output)
+        self._recorder.report(record.seq_no, output)
 
     def _is_commit_due(self) -> bool:
         return time.monotonic() - self._again_at > _COMMIT_AGAIN_S
@@ -209,57 +284,24 @@ class StepRunner:
         """Commit the batches of one part that were computed again; the part is written once for all of them."""
         if self._again:
             self._state.check_lease()
-            await self._thread().submit(self._log.store.replace, self._again)
+            await self._worker.thread.submit(self._log.store.replace, self._again)
             self._again = []
         self._again_at = time.monotonic()
 
-    def _thread(self) -> ThreadWorker:
-        if self._worker is None:
-            self._worker = ThreadWorker(self.name)
-        return self._worker
-
-    async def _start(self) -> None:
-        """Load the step, when it's needed for the first time."""
-        if self._started_at is not None:
-            return
-        self._started_at = time.monotonic()
-        if self._replicas > 1 and isinstance(self.step, Step):
-            self._pool = ReplicaPool(self.step, self._replicas)
-        else:
-            await self._thread().submit(load_step, self.step)
-            self._is_loaded = True
-        self._state.emit(StepStarted(self.name, self._replicas))
-
-    def _close(self) -> None:
-        for each in self._in_flight:
-            each.output.cancel()
-        if self._pool is not None:
-            self._pool.close()
-        if self._worker is not None:
-            if self._is_loaded:
-                self._worker.post(unload_step, self.step)
-            self._worker.close()
-
-    async def _unload(self) -> None:
-        """Give back what the step got, before the run goes on to the next stage or ends."""
-        if self._pool is not None:
-            await self._thread().submit(self._pool.finish)
-        elif self._is_loaded:
-            self._is_loaded = False
-            await self._thread().submit(unload_step, self.step)
-
     async def _generate(self) -> None:
         """Pull batches of a generator step."""
-        state, step, log = self._state, self.step, self._log
-        assert isinstance(step, GeneratorStep)  # noqa: S101  (for the type checker)
-        await self._start()
-        rows = await self._thread().submit(RowSource, step, log.rows)
+        state, log = self._state, self._log
+        rows = await self._worker.open_source(log.rows)
         while not log.is_complete:
             await state.wait(lambda: state.is_stopping or self._has_room())
             if state.is_stopping:
                 return
             self._alone = 1
-            made = await self._thread().submit(rows.pull)
+            try:
+                made = await self._worker.pull(rows)
+            except CallsStopped:
+                self._given_up = 1
+                return
             self._alone = 0
             seq_no = len(log.records)
             if made is None:
@@ -267,10 +309,10 @@ class StepRunner:
                     state.emit(StepWarning(self.name, "gave no rows at all; the steps behind it get none"))
                 made = (Output(EMPTY_TABLE, {}), True)
             output, last_batch = made
-            self._report(seq_no, output)
+            self._recorder.report(seq_no, output)
             limit = state.options.max_generator_batches
             last_batch = last_batch or (limit is not None and seq_no + 1 >= limit)
-            self._append(self._record(InputPlan({}, {}, last_batch), seq_no, output), output.table)
+            self._append(self._recorder.record(InputPlan({}, {}, last_batch), seq_no, output), output.table)
 
     async def _consume(self) -> None:
         """Take input as it comes, keep as many batches in flight as there are replicas, hand outputs on in order."""
@@ -284,26 +326,46 @@ class StepRunner:
             self._feed()
             await self._begin_batches()
             if self._in_flight and self._in_flight[0].output.done():
-                done = self._in_flight.popleft()
-                output = done.output.result()
-                self._report(done.seq_no, output)
-                self._append(self._record(done.plan, done.seq_no, output), output.table)
+                done = self._in_flight[0]
+                try:
+                    output = done.output.result()
+                except CallsStopped:
+                    await self._give_up()
+                    return
+                self._in_flight.popleft()
+                self._recorder.report(done.seq_no, output)
+                self._append(self._recorder.record(done.plan, done.seq_no, output), output.table)
                 continue
-            if state.is_stopping and not self._in_flight:
+            if not self._in_flight and (state.is_stopping or self._is_starved()):
                 return
-            can_begin = len(self._in_flight) < self._replicas and self._has_room()
+            can_begin = self._may_begin() and self._has_room()
             await state.wait(lambda: self._has_news(could_begin=can_begin))  # noqa: B023  (awaited before the next turn)
+
+    def _is_starved(self) -> bool:
+        """Whether the step waits for rows that don't come, since a step before it has ended early."""
+        ended, logs = self._state.ended, {name: self._state.logs[name] for name in self._told_of}
+        return (
+            any(name in ended and not log.is_complete for name, log in logs.items())
+            and all(name in ended or log.is_complete for name, log in logs.items())
+            and all(self._fed[name] >= len(log.records) for name, log in logs.items())
+            and self._has_room()
+        )
+
+    def _has_lost_input(self) -> bool:
+        """Whether a step before it has ended early."""
+        logs = self._state.logs
+        return any(name in self._state.ended and not logs[name].is_complete for name in self._told_of)
 
     def _has_news(self, *, could_begin: bool) -> bool:
         if self._in_flight:
             if self._in_flight[0].output.done():
                 return True
-        elif self._state.is_stopping:
+        elif self._state.is_stopping or self._is_starved():
             return True
         if self._state.is_stopping:
             return False
         if not could_begin:
-            return len(self._in_flight) < self._replicas and self._has_room()
+            return self._may_begin() and self._has_room()
         return any(self._fed[name] < len(self._state.logs[name].records) for name in self._told_of)
 
     def _feed(self) -> None:
@@ -316,75 +378,23 @@ class StepRunner:
 
     async def _begin_batches(self) -> None:
         assert self._buffer is not None  # noqa: S101  (for the type checker)
-        while not self._state.is_stopping and len(self._in_flight) < self._replicas and self._has_room():
+        while not self._state.is_stopping and self._may_begin() and self._has_room():
             plan = self._buffer.next_plan()
             if plan is None:
                 return
             seq_no = len(self._log.records) + len(self._in_flight)
-            task = asyncio.ensure_future(self._compute(plan, seq_no))
-            task.add_done_callback(lambda _: self._state.notify())
-            self._in_flight.append(_InFlight(plan, seq_no, task))
+            self._begin(plan, seq_no)
             self._state.notify()
 
-    async def _compute(self, plan: InputPlan, seq_no: int) -> Output:
-        """Read a batch's input and call the step with it."""
-        if not plan.size:
-            return Output(EMPTY_TABLE, {})
-        await self._start()
-        step = self.step
-        assert isinstance(step, Step)  # noqa: S101  (for the type checker)
-        on_error = self._state.options.on_error
-        if self._pool is not None:
-            return await self._pool.process(await self._thread().submit(self._read, plan), on_error, seq_no)
-        output: Output = await self._thread().submit(
-            lambda: process_batch(step, self._read(plan), on_error, seq_no)
-        )
-        return output
+    def _begin(self, plan: InputPlan, seq_no: int, before: BatchRecord | None = None) -> None:
+        task = asyncio.ensure_future(self._worker.compute(plan, seq_no, before))
+        task.add_done_callback(lambda _: self._state.notify())
+        self._in_flight.append(_InFlight(plan, seq_no, task, before))
 
-    def _read(self, plan: InputPlan) -> list[pa.Table]:
-        return [self._state.logs[name].read_slices(slices) for name, slices in plan.slices.items()]
-
-    def _record(self, plan: InputPlan, seq_no: int, output: Output) -> BatchRecord:
-        routing = self._dag.routing.get(self.name)
-        routed_to: list[str] = []
-        if routing is not None and seq_no >= len(self._log.records):
-            routed_to = choose_route(routing, self.name, self._dag.successors(self.name), seq_no)
-        return BatchRecord(
-            seq_no=seq_no,
-            size=output.table.num_rows,
-            last_batch=plan.last_batch,
-            created_from=plan.created_from or None,
-            batch_routed_to=tuple(routed_to),
-            revision=self._base_revision,
-            errors=output.errors or None,
-        )
+    def _may_begin(self) -> bool:
+        return self._worker.may_begin(len(self._in_flight), sum(each.plan.size for each in self._in_flight))
 
     def _append(self, record: BatchRecord, table: pa.Table) -> None:
         self._log.append(Batch(record, table))
         self.computed += 1
         self._state.notify()
-
-    def _report(self, seq_no: int, output: Output) -> None:
-        if output.errors:
-            first = next(iter(output.errors.values()))
-            self._state.emit(RowsFailed(self.name, seq_no, len(output.errors), first, output.trace))
-        elif output.table.num_rows and not self._columns_checked:
-            self._columns_checked = True
-            self._check_columns(output.table)
-
-    def _check_columns(self, table: pa.Table) -> None:
-        """Say when a step doesn't make what it declares; steps behind it were allowed in because of that."""
-        missing = [
-            name
-            for name, is_given in self.step.get_outputs().items()
-            if is_given and name not in table.schema.names
-        ]
-        if missing:
-            told, found = (
-                ", ".join(f"`{name}`" for name in names) for names in (missing, table.schema.names)
-            )
-            self._state.emit(
-                StepWarning(
-                    self.name, f"declares the output {told}, but its rows have only the columns {found}"
-                )
-            )

@@ -1,20 +1,16 @@
 """Where a step's code runs: a thread of its own, or worker processes for replicas."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
-import multiprocessing
-import multiprocessing.util
-import os
-import pickle
 import queue
-import signal
 import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,12 +20,27 @@ from distilabel_dagster.base.code_fingerprint import reads_name
 from distilabel_dagster.base.columns import check_rows
 from distilabel_dagster.batch import Rows
 from distilabel_dagster.cache.tables import build_table, table_rows
-from distilabel_dagster.errors import DistilabelDagsterError, StepLoadError, StepOutputError, StepProcessError
+from distilabel_dagster.errors import (
+    CacheError,
+    CostLimitError,
+    DistilabelDagsterError,
+    ModelUnavailableError,
+    StepLoadError,
+    StepOutputError,
+    StepProcessError,
+)
+from distilabel_dagster.models.caller import Caller, calling
+from distilabel_dagster.models.limits import CallsStopped
+from distilabel_dagster.models.model import Model
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
+from distilabel_dagster.steps.tasks.task import GeneratorTask
 
 _logger = logging.getLogger("distilabel_dagster.engine")
 _IDLE_JOIN_S: Final = 1.0
+_MOST_MODELS: Final = 100
 OnError = Literal["impute", "raise"]
+ENDS_RUN: Final = (CallsStopped, ModelUnavailableError, CostLimitError, CacheError)
+"""What isn't the failure of a row or batch, whoever's code it comes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,15 @@ class Output:
         table: the rows.
         errors: index of a failed row -> what went wrong.
         trace: traceback of the exception that failed the batch, where one did.
+        requests: what a model was asked for it, see `BatchRecord`.
+        occurrences: which of equal requests they were, see `BatchRecord`.
     """
 
     table: pa.Table
     errors: dict[int, str]
     trace: str = ""
+    requests: bytes = b""
+    occurrences: dict[int, int] | None = None
 
 
 def load_step(step: BaseStep) -> None:
@@ -73,7 +88,9 @@ def unload_step(step: BaseStep) -> None:
         _logger.warning("Step `%s`: `unload()` failed: %s: %s", step.name, type(error).__name__, error)
 
 
-def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
+def process_batch(
+    step: Step, inputs: list[pa.Table], on_error: OnError, seq_no: int, caller: Caller | None = None
+) -> Output:
     """Call an ordinary or global step with one batch.
 
     Args:
@@ -81,35 +98,69 @@ def process_batch(step: Step, inputs: list[pa.Table], on_error: OnError, seq_no:
         inputs: the rows of each predecessor.
         on_error: "impute" keeps the rows of a failing batch without outputs; "raise" fails the run.
         seq_no: the batch's number, for messages.
+        caller: makes the calls of the step's models.
 
     Raises:
         StepProcessError: `process` raised, and `on_error` is "raise" or the step is a global one.
         StepOutputError: `process` gave something other than lists of rows.
         ColumnTypeError: its values can't be kept in columns.
+        CallsStopped: a stop was asked for, and calls of the batch weren't made.
+        ModelUnavailableError: the endpoint of its model can't be used.
+        CostLimitError: its calls have cost what they may.
+        CacheError: the ledger can't be read or written.
     """
     rows_in = [table_rows(table) for table in inputs]
     if not any(rows_in):
         return Output(build_table([], step.name), {})
     try:
-        rows = step.run_process(*rows_in)
-    except StepOutputError:
-        raise
-    except BaseException as error:
-        told = f"{type(error).__name__}: {error}{_place_of(error)}"
-        if on_error == "raise" or step.is_global or not isinstance(error, Exception):
-            raise StepProcessError(
-                f"Step `{step.name}` failed on batch {seq_no} ({max(map(len, rows_in))} rows): {told}. What was "
-                "committed before stays; mend the cause and start the same run again.",
-                step=step.name,
-                seq_no=seq_no,
-            ) from error
-        rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in table_rows(inputs[0])]
-        trace = "".join(traceback.format_exception(error))
-        return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
+        with calling(caller, find_models(step)) if caller is not None else contextlib.nullcontext():
+            rows = step.run_process(*rows_in)
+    except BaseException as error:  # noqa: BLE001  (sorted out there)
+        return handle_failure(step, inputs, on_error, seq_no, error)
+    return make_output(step, rows)
+
+
+def make_output(step: Step, rows: Rows) -> Output:
+    """Make a batch's output of what the step gave, with the failures that the rows tell of."""
     row_error: Callable[[dict[str, Any]], str | None] | None = getattr(step, "row_error", None)
     found = enumerate(map(row_error, rows)) if row_error else ()
     errors = {index: problem for index, problem in found if problem}
     return Output(build_table(rows, step.name), errors)
+
+
+def handle_failure(
+    step: Step, inputs: list[pa.Table], on_error: OnError, seq_no: int, error: BaseException
+) -> Output:
+    """Keep the rows of a batch that failed without the step's outputs, or raise; see `process_batch`."""
+    if isinstance(error, (StepOutputError, *ENDS_RUN)):
+        raise error
+    rows_in = table_rows(inputs[0])
+    told = f"{type(error).__name__}: {error}{_place_of(error)}"
+    if on_error == "raise" or step.is_global or not isinstance(error, Exception):
+        raise StepProcessError(
+            f"Step `{step.name}` failed on batch {seq_no} ({max(table.num_rows for table in inputs)} rows): {told}. What "
+            "was committed before stays; mend the cause and start the same run again.",
+            step=step.name,
+            seq_no=seq_no,
+        ) from error
+    rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in rows_in]
+    trace = "".join(traceback.format_exception(error))
+    return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
+
+
+def find_models(step: BaseStep) -> list[Model]:
+    """Give the models in a step's fields; of a field that's a list or dict, among its first hundred values.
+
+    Called for each batch, so a field that holds a dataset mustn't make it slow.
+    """
+    found: dict[int, Model] = {}
+    for name in type(step).model_fields:
+        value = getattr(step, name) if name != "pipeline" else None
+        if isinstance(value, dict):
+            value = list(islice(value.values(), _MOST_MODELS))
+        held = value[:_MOST_MODELS] if isinstance(value, list | tuple) else [value]
+        found |= {id(each): each for each in held if isinstance(each, Model)}
+    return list(found.values())
 
 
 def _place_of(error: BaseException) -> str:
@@ -128,8 +179,9 @@ class RowSource:
 
     def __init__(self, step: GeneratorStep, offset: int) -> None:
         self._step = step
-        self._skip = 0 if _honours_offset(step) else offset
-        self._iterator = self._start(0 if self._skip else offset)
+        self._skip = 0 if honours_offset(step) else offset
+        self._offset = 0 if self._skip else offset
+        self._iterator: Any = None
 
     def _start(self, offset: int) -> Any:
         try:
@@ -146,8 +198,11 @@ class RowSource:
             )
         return made
 
-    def pull(self) -> tuple[Output, bool] | None:
+    def pull(self, caller: Caller | None = None) -> tuple[Output, bool] | None:
         """Get the next rows, and whether they're the last; None if the generator ended without saying so.
+
+        Args:
+            caller: makes the calls of the step's models.
 
         Raises:
             StepProcessError: the generator raised.
@@ -155,10 +210,13 @@ class RowSource:
         """
         while True:
             try:
-                made = next(self._iterator)
+                with self._calling(caller):
+                    if self._iterator is None:
+                        self._iterator = self._start(self._offset)
+                    made = next(self._iterator)
             except StopIteration:
                 return None
-            except DistilabelDagsterError:
+            except (DistilabelDagsterError, CallsStopped):
                 raise
             except BaseException as error:
                 raise self._failure(error) from error
@@ -168,6 +226,9 @@ class RowSource:
             rows = self._step.map_rows(rows[skipped:])
             if rows or last_batch:
                 return Output(build_table(rows, self._step.name), {}), last_batch
+
+    def _calling(self, caller: Caller | None) -> contextlib.AbstractContextManager[None]:
+        return calling(caller, find_models(self._step)) if caller is not None else contextlib.nullcontext()
 
     def _check(self, made: Any) -> tuple[Rows, bool]:
         name = self._step.name
@@ -186,8 +247,14 @@ class RowSource:
         )
 
 
-def _honours_offset(step: GeneratorStep) -> bool:
-    """Tell whether `process` reads its offset; one that never does is started from the beginning."""
+def honours_offset(step: GeneratorStep) -> bool:
+    """Tell whether `process` is started at its offset.
+
+    One that never reads it is started from the beginning, and so is one that asks a model: what it asked before is answered
+    from the ledger, so that it goes the same way again, whether it asks ahead or for each batch.
+    """
+    if isinstance(step, GeneratorTask):
+        return False
     function = getattr(step, "step_function", None) or step.process
     parameters = list(inspect.signature(function).parameters)
     return bool(parameters) and reads_name(function, parameters[0])
@@ -233,82 +300,3 @@ class ThreadWorker:
         self._jobs.put(None)
         if not self._is_busy:
             self._thread.join(_IDLE_JOIN_S)
-
-
-_replica: Step | None = None
-
-
-def _start_replica(pickled: bytes) -> None:
-    """Set a worker process up: it leaves signals that reach the whole group to its parent, and dies with that."""
-    global _replica  # noqa: PLW0603  (a worker process has one step, for its whole life)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def die_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    _replica = pickle.loads(pickled)  # noqa: S301  (made by the parent process, for this one)
-    load_step(_replica)
-    multiprocessing.util.Finalize(None, unload_step, (_replica,), exitpriority=0)
-
-
-def _process_in_replica(inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
-    assert _replica is not None, "the initializer has run"  # noqa: S101  (for the type checker)
-    return process_batch(_replica, inputs, on_error, seq_no)
-
-
-class ReplicaPool:
-    """Worker processes that run one step side by side; each loads it once.
-
-    Args:
-        step: the step; its class can be imported by the workers.
-        replicas: number of processes.
-
-    Raises:
-        StepLoadError: the step can't be sent to another process.
-    """
-
-    def __init__(self, step: Step, replicas: int) -> None:
-        self._step = step
-        try:
-            pickled = pickle.dumps(step.model_copy(update={"pipeline": None}))
-        except Exception as error:
-            raise StepLoadError(
-                f"Step `{step.name}` can't be sent to worker processes: {error}. Get what can't be sent in `load()`, "
-                "or use one replica.",
-                step=step.name,
-            ) from error
-        self._pool = ProcessPoolExecutor(
-            replicas, multiprocessing.get_context("spawn"), initializer=_start_replica, initargs=(pickled,)
-        )
-
-    async def process(self, inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
-        """Call the step with one batch in one of the processes.
-
-        Raises:
-            StepProcessError: a worker process died, or as `process_batch`.
-        """
-        try:
-            return await asyncio.wrap_future(self._pool.submit(_process_in_replica, inputs, on_error, seq_no))
-        except BrokenProcessPool as error:
-            raise StepProcessError(
-                f"A worker process of step `{self._step.name}` ended while it was needed (killed, out of memory, or "
-                "its `load()` failed: see its output above). What was committed before stays; start the same run "
-                "again.",
-                step=self._step.name,
-            ) from error
-
-    def finish(self) -> None:
-        """Unload the step in each process and wait for their end; call it when they're idle, in a thread."""
-        self._pool.shutdown(wait=True)
-
-    def close(self) -> None:
-        """End the processes at once, whatever they're doing."""
-        processes = list((getattr(self._pool, "_processes", None) or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()

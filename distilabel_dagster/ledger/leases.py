@@ -11,20 +11,21 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, update
 
 from distilabel_dagster.errors import CacheError, DamagedFileError, StepInUseError
-from distilabel_dagster.ledger.database import (
-    LEASES_TABLE,
-    describe_url,
-    exclusive_transaction,
-    open_database,
-    read_transaction,
-)
+from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
+from distilabel_dagster.ledger.database_errors import describe_url
 from distilabel_dagster.ledger.processes import ProcessIdentity, current_process
+from distilabel_dagster.ledger.schema import LEASES_TABLE
 
 _logger = logging.getLogger("distilabel_dagster.ledger")
 _table: Final = LEASES_TABLE.c
+_RENEW: Final = (
+    update(LEASES_TABLE)
+    .where(_table.key.in_(bindparam("keys", expanding=True)), _table.token == bindparam("by"))
+    .values(heartbeat=bindparam("now"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Leases:
         wanted = tuple(sorted(set(keys)))
         token = uuid.uuid4().hex
         holder = current_process()
-        with exclusive_transaction(self.engine) as connection:
+        with exclusive_transaction(self.engine, is_durable=False) as connection:
             now = self.clock()
             found = _read(connection, wanted)
             for lease in found:
@@ -244,6 +245,13 @@ class HeldLeases:
             if lease is None or lease.token != self._token or os.getpid() != self._holder.pid:
                 raise self._leases._build_lost_error(key, lease)
 
+    def renew(self, connection: Connection) -> bool:
+        """Give a sign of life in a transaction of the caller's, and tell whether all keys are still held."""
+        if os.getpid() != self._holder.pid or self._released.is_set():
+            return False
+        mine = {"keys": self.keys, "by": self._token, "now": self._leases.clock()}
+        return connection.execute(_RENEW, mine).rowcount == len(self.keys)
+
     def release(self) -> None:
         """Give the keys back; safe to repeat, and nothing in a fork of the holder.
 
@@ -259,7 +267,7 @@ class HeldLeases:
         if not self.keys:
             return
         try:
-            with exclusive_transaction(self._leases.engine) as connection:
+            with exclusive_transaction(self._leases.engine, is_durable=False) as connection:
                 connection.execute(delete(LEASES_TABLE).where(_table.token == self._token))
         except CacheError as error:
             _logger.warning("The leases on %s could not be released. %s", ", ".join(self.keys), error)
@@ -269,16 +277,33 @@ class HeldLeases:
         while not self._released.wait(self._leases.heartbeat_every_s):
             now = self._leases.clock()
             try:
-                with exclusive_transaction(self._leases.engine) as connection:
-                    renewed = connection.execute(
-                        update(LEASES_TABLE).where(_table.token == self._token).values(heartbeat=now)
-                    ).rowcount
+                with exclusive_transaction(self._leases.engine, is_durable=False) as connection:
+                    is_held = self.renew(connection)
             except CacheError as error:
                 _logger.warning("A sign of life for %s failed. %s", ", ".join(self.keys), error)
                 continue
-            if renewed < len(self.keys):
+            if not is_held:
                 return  # lost, or just released: `check` tells
             self._confirmed = now
+
+
+def find_free(
+    connection: Connection, keys: Iterable[str], now: float, expire_after_s: float
+) -> frozenset[str]:
+    """Tell which of some keys anyone may take: those that nobody holds, or a dead or silent holder."""
+    wanted = frozenset(keys)
+    held = (lease for lease in _read(connection, wanted) if not lease.is_free(now, expire_after_s))
+    return wanted - {lease.key for lease in held}
+
+
+def remove_dead(connection: Connection, prefix: str, now: float, silent_for_s: float) -> None:
+    """Take away leases on keys with a prefix whose holders are dead, or silent for so long."""
+    begin_with = connection.execute(
+        select(LEASES_TABLE).where(_table.key.startswith(prefix, autoescape=True))
+    )
+    dead = [lease.key for lease in map(_to_lease, begin_with) if lease.is_free(now, silent_for_s)]
+    if dead:
+        connection.execute(delete(LEASES_TABLE).where(_table.key.in_(dead)))
 
 
 def _read(connection: Connection, keys: Iterable[str]) -> list[_Lease]:

@@ -2,19 +2,23 @@
 
 import asyncio
 import inspect
-import logging
 from abc import abstractmethod
-from collections.abc import Awaitable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypedDict, cast
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, ClassVar, TypedDict, TypeVar, cast
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
-from distilabel_dagster.base.runtime_parameters import RuntimeParameter, RuntimeParametersMixin
+from distilabel_dagster.base.runtime_parameters import RuntimeParameter
 from distilabel_dagster.errors import ModelOutputError, suggest
+from distilabel_dagster.models.caller import find_caller
+from distilabel_dagster.models.event_loops import run_apart
+from distilabel_dagster.models.limits import EndpointLimiter
+from distilabel_dagster.models.model import Model, RemoteModel
+from distilabel_dagster.models.retries import call_with_retries
 
 NO_ANSWER = "the model gave no text"
-_NOT_OPTIONS = frozenset({"self", "input", "inputs", "num_generations"})
+_NOT_OPTIONS = frozenset({"self", "input", "inputs", "num_generations", "structured_output"})
+_T = TypeVar("_T")
 
 
 class ChatItem(TypedDict):
@@ -26,10 +30,12 @@ class ChatItem(TypedDict):
 
 ChatType = list[ChatItem]
 """A conversation in the form that OpenAI's chat API takes."""
+ChatInput = ChatType | tuple[ChatType, dict[str, Any]]
+"""A conversation, alone or with the structure that its answer is to have: `{"schema": <class or JSON schema>}`."""
 
 
 class GenerateOutput(TypedDict, total=False):
-    """What a model gave for one input: lists with one item per generation.
+    """What a model gave for one input: lists with one item per generation, of values that JSON has.
 
     Any further key must be such a list too; a task makes a column `llm_<step>_<key>` of it.
     """
@@ -37,9 +43,10 @@ class GenerateOutput(TypedDict, total=False):
     generations: list[str | None]
     statistics: dict[str, list[int]]
     errors: list[str | None]
+    finish_reasons: list[str | None]
 
 
-class LLM(RuntimeParametersMixin):
+class LLM(Model):
     """A language model; override `model_name` and `generate`.
 
     One object may serve several tasks: `load` and `unload` are then called once for each of them, and `generate`
@@ -48,9 +55,11 @@ class LLM(RuntimeParametersMixin):
     Attributes:
         generation_kwargs: keyword arguments for `generate` (for an `AsyncLLM`: `agenerate`). A name that it doesn't
             take is refused when the model is made.
+        structured_output: `{"schema": <pydantic class or JSON schema>}` that all answers are to follow, for models
+            that can do it (`supports_structured_output`).
 
     Runtime parameters:
-        - `generation_kwargs`: see above.
+        - `generation_kwargs`, `structured_output`: see above.
 
     Examples:
         >>> class Parrot(LLM):
@@ -69,7 +78,24 @@ class LLM(RuntimeParametersMixin):
         default_factory=dict, description="Keyword arguments of each generation, such as the temperature."
     )
 
+    structured_output: RuntimeParameter[dict[str, Any]] | None = Field(
+        default=None, description="The JSON schema that answers are to follow, under the key `schema`."
+    )
+
     generation_method: ClassVar[str] = "generate"
+    supports_structured_output: ClassVar[bool] = False
+    """True where the method above takes `structured_output=`, as it stands in `ChatInput`."""
+    one_call_per_generation: ClassVar[bool] = False
+    """True where each of `num_generations` is a call of its own, asked for one: then a further one costs one."""
+
+    @field_validator("structured_output")
+    @classmethod
+    def _check_structured_output(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and not cls.supports_structured_output:
+            raise ValueError(
+                f"`{cls.__name__}` can't be held to a schema. Say in the prompt what is expected"
+            )
+        return value
 
     @field_validator("generation_kwargs")
     @classmethod
@@ -94,17 +120,6 @@ class LLM(RuntimeParametersMixin):
             return None
         return [each.name for each in parameters if each.name not in _NOT_OPTIONS]
 
-    @property
-    @abstractmethod
-    def model_name(self) -> str:
-        """The model's name, as the column `model_name` of a task says it."""
-
-    def load(self) -> None:
-        """Get what `generate` needs, and fail here where it can't work; safe to repeat."""
-
-    def unload(self) -> None:
-        """Give back what `load` got; safe to repeat."""
-
     def get_generation_kwargs(self) -> dict[str, Any]:
         """Give the keyword arguments that a task passes to `generate_outputs`."""
         return dict(self.generation_kwargs or {})
@@ -120,12 +135,15 @@ class LLM(RuntimeParametersMixin):
         """
 
     def generate_outputs(
-        self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
+        self, inputs: Sequence[ChatInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
         """Answer each conversation: what tasks call, and what custom tasks should call.
 
+        In a run, what the ledger has an answer to isn't asked again, and what is asked is in the ledger before it's
+        given back.
+
         Args:
-            inputs: the conversations.
+            inputs: the conversations; one that comes with a structure is held to it, where the model can do that.
             num_generations: how many answers each gets.
             kwargs: options of this call; tasks pass `get_generation_kwargs()`.
 
@@ -138,7 +156,18 @@ class LLM(RuntimeParametersMixin):
         """
         if not inputs:
             return []
-        outputs = self.generate(inputs=inputs, num_generations=num_generations, **kwargs)
+        caller = find_caller(self)
+        if caller is not None:
+            return caller.answer(self, list(inputs), num_generations, kwargs)
+        return self.ask(inputs, num_generations, **kwargs)
+
+    def ask(
+        self, inputs: Sequence[ChatInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Answer each conversation as `generate_outputs` does, without a ledger."""
+        outputs = self.generate(
+            inputs=[self.messages_of(each) for each in inputs], num_generations=num_generations, **kwargs
+        )
         if not isinstance(outputs, list) or len(outputs) != len(inputs):
             found = f"{len(outputs)} outputs" if isinstance(outputs, list) else f"a {type(outputs).__name__}"
             raise ModelOutputError(
@@ -146,10 +175,42 @@ class LLM(RuntimeParametersMixin):
                 "input.",
                 model=self.model_name,
             )
-        return [self._complete(output, num_generations) for output in outputs]
+        return [self.complete_output(output, num_generations) for output in outputs]
 
-    def _complete(self, output: Any, num_generations: int) -> GenerateOutput:
-        """Give `output` with a reason for each generation that's missing."""
+    @staticmethod
+    def messages_of(question: ChatInput) -> ChatType:
+        """Give the conversation of an input, without the structure of its answer."""
+        return question[0] if isinstance(question, tuple) else question
+
+    def structure_of(self, question: ChatInput) -> dict[str, Any] | None:
+        """Give the structure that the answer to an input is to have; None where there's none or the model can't."""
+        if not self.supports_structured_output:
+            return None
+        return question[1] if isinstance(question, tuple) else None
+
+    def calls_for(self, num_generations: int) -> tuple[int, int]:
+        """Give how many calls make so many generations, and how many generations each is asked for."""
+        return (num_generations, 1) if self.one_call_per_generation else (1, num_generations)
+
+    def read_response(self, response: dict[str, Any]) -> GenerateOutput:
+        """Make the output of what a call gave, now or from the ledger; by default that is the output."""
+        return cast(GenerateOutput, response)
+
+    def is_paid(self, response: dict[str, Any]) -> bool:
+        """Tell whether a response is to be kept; one that isn't is asked for again by the next run.
+
+        By default it's kept where no generation is missing: a model may say by None that a call failed.
+        """
+        output = self.read_response(response)
+        texts = output.get("generations") if isinstance(output, dict) else None
+        return isinstance(texts, list) and all(text is not None for text in texts)
+
+    def complete_output(self, output: Any, num_generations: int) -> GenerateOutput:
+        """Give `output` with a reason for each generation that's missing.
+
+        Raises:
+            ModelOutputError: it has another form than `GenerateOutput`, or too many generations.
+        """
         texts = output.get("generations") if isinstance(output, dict) else None
         if not isinstance(texts, list) or len(texts) > num_generations:
             found = f"{len(texts)} generations" if isinstance(texts, list) else repr(output)[:200]
@@ -167,41 +228,34 @@ class LLM(RuntimeParametersMixin):
         errors = [
             (why or NO_ANSWER) if text is None else None for text, why in zip(generations, said, strict=True)
         ]
-        extra = {key: [*values, *[None] * short] for key, values in output.items() if key not in _OWN_KEYS}
+        kept = {key: [*values, *[None] * short] for key, values in output.items() if key not in _COMPLETED}
         completed = {
-            **extra,
+            **kept,
             "generations": generations,
             "statistics": output.get("statistics") or {},
             "errors": errors,
         }
         return cast(GenerateOutput, completed)
 
-    @property
-    def _logger(self) -> logging.Logger:
-        return logging.getLogger(f"distilabel_dagster.llm.{self.model_name}")
-
 
 _OWN_KEYS = frozenset(GenerateOutput.__annotations__)
+_COMPLETED = frozenset({"generations", "statistics", "errors"})
 
 
-class AsyncLLM(LLM):
+class AsyncLLM(RemoteModel, LLM):
     """A model whose calls wait for someone else; override `model_name` and `agenerate`.
 
+    Raise `ModelCallError` in `agenerate` where a call failed in a way that may pass, and it's made again.
+
     Attributes:
-        max_concurrency: calls in flight at the same time, per running `generate`.
+        max_concurrency: calls in flight at the same time; see `RemoteModel` for the other limits.
 
     Runtime parameters:
         - `generation_kwargs`: keyword arguments of `agenerate`.
-        - `max_concurrency`: see above.
+        - `max_concurrency`, `requests_per_minute`, `tokens_per_minute`, `max_retries`: see `RemoteModel`.
     """
 
-    max_concurrency: RuntimeParameter[PositiveInt] = Field(
-        default=16, description="The number of calls that are in flight at the same time."
-    )
-
     generation_method: ClassVar[str] = "agenerate"
-    one_call_per_generation: ClassVar[bool] = False
-    """True where `agenerate` is to be called once for each of `num_generations`, each time asked for one."""
 
     @abstractmethod
     async def agenerate(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:  # noqa: A002 (distilabel's name)
@@ -210,8 +264,17 @@ class AsyncLLM(LLM):
         An exception fails this input's generations and no others; its text is what the row's error says.
         """
 
-    async def aclose(self) -> None:
-        """Give back what `agenerate` opened in the running event loop; called once when its calls are done."""
+    async def acall(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> dict[str, Any]:  # noqa: A002 (distilabel's name)
+        """Make one attempt of a call, and give what came back as data that `read_response` takes.
+
+        This is what the ledger keeps. By default it's what `agenerate` gives.
+
+        Raises:
+            ModelCallError: the attempt failed; its kind says whether another is made.
+        """
+        return cast(
+            dict[str, Any], await self.agenerate(input=input, num_generations=num_generations, **kwargs)
+        )
 
     def generate(
         self, inputs: list[ChatType], num_generations: int = 1, **kwargs: Any
@@ -221,41 +284,46 @@ class AsyncLLM(LLM):
         Safe to call from several threads, and from a thread whose own event loop is running: that one is blocked
         until all are answered.
         """
-        if not _is_loop_running():
-            return asyncio.run(self._generate_all(inputs, num_generations, kwargs))
-        with ThreadPoolExecutor(max_workers=1) as executor:
-            return executor.submit(asyncio.run, self._generate_all(inputs, num_generations, kwargs)).result()
+        return run_apart(self._generate_all(inputs, num_generations, kwargs))
+
+    def ask(
+        self, inputs: Sequence[ChatInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Answer each conversation as `generate_outputs` does, without a ledger."""
+        return run_apart(self._generate_all(inputs, num_generations, kwargs))
 
     async def _generate_all(
-        self, inputs: list[ChatType], num_generations: int, kwargs: dict[str, Any]
+        self, inputs: Sequence[ChatInput], num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
-        limit = asyncio.Semaphore(self.max_concurrency or 1)
-        calls, count = (num_generations, 1) if self.one_call_per_generation else (1, num_generations)
+        limiter = EndpointLimiter(self.max_concurrency or 1)
+        calls, count = self.calls_for(num_generations)
 
-        async def call(messages: ChatType) -> GenerateOutput:
-            async with limit:
-                output = await self.agenerate(input=messages, num_generations=count, **kwargs)
-            return self._complete(output, count)
+        async def call(question: ChatInput) -> GenerateOutput:
+            answered = await call_with_retries(
+                lambda: self.attempt([question], count, kwargs), limiter, max_retries=self.max_retries or 0
+            )
+            return self.complete_output(self.read_response(answered.value[0]), count)
 
         try:
-            results = await _gather([call(messages) for messages in inputs for _ in range(calls)])
+            results = await _gather([call(question) for question in inputs for _ in range(calls)])
         finally:
             await self.aclose()
-        outputs = [_failed(result, count) if isinstance(result, Exception) else result for result in results]
-        return [_merge(outputs[start : start + calls]) for start in range(0, len(outputs), calls)]
+        outputs = [fail(result, count) if isinstance(result, Exception) else result for result in results]
+        return [merge_outputs(outputs[start : start + calls]) for start in range(0, len(outputs), calls)]
+
+    async def attempt(
+        self, questions: list[Any], count: int, kwargs: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Make one attempt of the call for one input, with its structure where it has one."""
+        (question,) = questions
+        structure = self.structure_of(question)
+        structured = {"structured_output": structure} if structure is not None else {}
+        return [await self.acall(self.messages_of(question), count, **structured, **kwargs)]
 
 
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _gather(calls: Sequence[Awaitable[GenerateOutput]]) -> list[GenerateOutput | Exception]:
+async def _gather(calls: Sequence[Awaitable[_T]]) -> list[_T | Exception]:
     """Wait for all; what failed stands in the list as its exception, but a stop of the process stops all."""
-    results: list[GenerateOutput | Exception] = []
+    results: list[_T | Exception] = []
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException) and not isinstance(result, Exception):
             raise result
@@ -263,7 +331,8 @@ async def _gather(calls: Sequence[Awaitable[GenerateOutput]]) -> list[GenerateOu
     return results
 
 
-def _failed(error: Exception, count: int) -> GenerateOutput:
+def fail(error: Exception, count: int) -> GenerateOutput:
+    """Make the output of a call that failed: None for each generation, and why."""
     return {"generations": [None] * count, "statistics": {}, "errors": [describe_failure(error)] * count}
 
 
@@ -275,12 +344,12 @@ def describe_failure(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _merge(outputs: list[GenerateOutput]) -> GenerateOutput:
+def merge_outputs(outputs: list[GenerateOutput]) -> GenerateOutput:
     """Put the outputs of several calls for one input together, in order."""
     if len(outputs) == 1:
         return outputs[0]
     counts = [len(output["generations"]) for output in outputs]
-    extra_keys = sorted({key for output in outputs for key in output} - _OWN_KEYS)
+    listed = sorted({key for output in outputs for key in output} - _COMPLETED)
     merged: dict[str, Any] = {"generations": [text for output in outputs for text in output["generations"]]}
     statistics = [output.get("statistics") or {} for output in outputs]
     merged["statistics"] = {
@@ -291,7 +360,7 @@ def _merge(outputs: list[GenerateOutput]) -> GenerateOutput:
         ]
         for key in sorted({key for each in statistics for key in each})
     }
-    for key in [*extra_keys, *(["errors"] if any("errors" in output for output in outputs) else [])]:
+    for key in [*listed, *(["errors"] if any("errors" in output for output in outputs) else [])]:
         given = [cast(dict[str, Any], output).get(key) for output in outputs]
         merged[key] = [
             item for each, count in zip(given, counts, strict=True) for item in each or [None] * count

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import dagster as dg
 from pydantic import Field, create_model
@@ -15,16 +15,18 @@ from distilabel_dagster.errors import PipelineDefinitionError, RuntimeParameterE
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
 
+_OF_THE_OP: Final = ("use_cache", "plan_only")
+
 
 def config_name(step: str) -> str:
     """What a step is called in run config: its name as Dagster takes it, or `step_<name>` where that isn't free."""
     name = python_name(step)
-    is_free = not name.startswith("_") and not hasattr(dg.Config, name) and name != "use_cache"
+    is_free = not name.startswith("_") and not hasattr(dg.Config, name) and name not in _OF_THE_OP
     return name if is_free else f"step_{name.lstrip('_')}"
 
 
 def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
-    """Make the config class of an op: a field per step with its runtime parameters, and `use_cache`.
+    """Make the config class of an op: a field per step with its runtime parameters, `use_cache` and `plan_only`.
 
     Secrets have no field, since run config is stored in plain text; neither have rows.
 
@@ -35,7 +37,16 @@ def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
         "use_cache": (
             bool,
             Field(True, description="False computes the steps anew instead of going on from the cache."),
-        )
+        ),
+        "plan_only": (
+            bool,
+            Field(
+                False,
+                description="True pays nothing and materializes nothing: the run computes what costs no call, and says "
+                "in its log, and as observations of the assets, how many calls each step would make, how many are in "
+                "the ledger, and what they would cost.",
+            ),
+        ),
     }
     for name in steps:
         if config_name(name) in fields:

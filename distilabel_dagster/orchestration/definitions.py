@@ -29,6 +29,7 @@ def build_definitions(
     executor_def: dg.ExecutorDefinition | None = None,
     cron_schedule: str | None = None,
     on_error: Literal["impute", "raise"] = "impute",
+    max_cost_usd: float | None = None,
     pool: str | None = None,
     retry_policy: dg.RetryPolicy | None = None,
 ) -> dg.Definitions:
@@ -47,6 +48,8 @@ def build_definitions(
         executor_def: how the job's ops run; in the run's process by default.
         cron_schedule: when the schedule materializes the present signature.
         on_error: what becomes of rows on which a step fails.
+        max_cost_usd: US dollars that the calls of a partition may cost, over all of its runs; at the limit a run is
+            stopped.
         pool: concurrency pool of the pipeline's ops.
         retry_policy: how its ops are tried again when they fail.
 
@@ -86,7 +89,7 @@ def build_definitions(
         sensors=[build_signature_sensor(pipeline), build_resume_sensor(pipeline)],
         schedules=schedules,
         resources={
-            resource_key: DistilabelResource(on_error=on_error),
+            resource_key: DistilabelResource(on_error=on_error, max_cost_usd=max_cost_usd),
             io_manager_key: CacheIOManager(pipeline.given_cache_dir, pipeline.storage_options),
         },
     )
@@ -97,7 +100,7 @@ def _build_compute(group: StepGroup, resource_key: str) -> Callable[..., Iterato
 
     def compute(context: dg.AssetExecutionContext, config: Any) -> Iterator[Any]:
         distilabel: DistilabelResource = getattr(context.resources, resource_key)
-        yield from distilabel.run(context, use_cache=config.use_cache)
+        yield from distilabel.run(context, use_cache=config.use_cache, plan_only=config.plan_only)
 
     compute.__annotations__["config"] = build_config_class(group.pipeline, group.steps)
     compute.__name__ = group.op_name

@@ -16,6 +16,7 @@ from distilabel_dagster.orchestration.metadata import (
     DURATION_S,
     ROWS_FAILED,
     STEP_SIGNATURE,
+    describe_calls,
 )
 
 FAILED_ROWS_CHECK: Final = "no_failed_rows"
@@ -106,6 +107,7 @@ def describe_step_end(
             ROWS_FAILED: event.rows_failed,
             DURATION_S: round(event.duration_s, 3),
             STEP_SIGNATURE: output.cache.step_signatures[event.step],
+            **(describe_calls(event.usage) if event.usage is not None else {}),
         },
         check_results=[_check_failed_rows(event, asset_key)] if is_checked else [],
     )

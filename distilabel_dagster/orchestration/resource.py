@@ -10,13 +10,19 @@ from distilabel_dagster.base.columns import all_columns
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.engine.events import RunStopped, StepFinished
 from distilabel_dagster.engine.run_state import RunOptions
-from distilabel_dagster.errors import IncompleteRunError, PipelineDefinitionError, UnknownPartitionError
+from distilabel_dagster.errors import (
+    CostLimitError,
+    IncompleteRunError,
+    PipelineDefinitionError,
+    UnknownPartitionError,
+)
 from distilabel_dagster.orchestration.assets import StepGroup, running_group
 from distilabel_dagster.orchestration.config import read_parameters
 from distilabel_dagster.orchestration.events import EventLog, LineageSource, StepOutput, describe_step_end
 from distilabel_dagster.orchestration.handlers import keep_signal_handlers, stop_run
-from distilabel_dagster.orchestration.metadata import PARTITION_TAG
+from distilabel_dagster.orchestration.metadata import COST_USD, PARTITION_TAG
 from distilabel_dagster.orchestration.partitions import pipeline_of_partition, register_partition
+from distilabel_dagster.orchestration.plan_only import PLAN_ONLY, log_plan, read_op_config
 
 
 class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is the class itself
@@ -33,6 +39,11 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
     grace_period_s: float = Field(
         default=30.0, description="Seconds that batches being computed get to finish when the run is stopped."
     )
+    max_cost_usd: float | None = Field(
+        default=None,
+        description="US dollars that the calls of a partition may cost, over all of its runs; at the limit the run is "
+        "stopped, and goes on when the limit is raised.",
+    )
     _open_runs: "list[Generator[dg.MaterializeResult[StepOutput], None, None]]" = PrivateAttr(
         default_factory=list
     )
@@ -44,25 +55,32 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
                 self._open_runs.pop().close()
 
     def run(
-        self, context: dg.AssetExecutionContext, *, use_cache: bool | None = None
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        use_cache: bool | None = None,
+        plan_only: bool | None = None,
     ) -> Iterator["dg.MaterializeResult[StepOutput]"]:
         """Run the selected steps of the op's pipeline for the run's partition.
 
         Args:
             context: the op's context.
             use_cache: False computes the steps anew; by default what the op's config says.
+            plan_only: True computes what costs no call, says what the rest would call and pay, and yields nothing; by
+                default what the op's config says.
 
         Raises:
             UnknownPartitionError: the run has no partition, or one that means no pipeline.
             SignatureMismatchError: code, data or run config don't fit the partition; nothing was run.
             StepRunError: a step failed; what was committed stays.
+            dagster.Failure: the calls have cost what they may; what was answered stays.
         """
-        results = self._run(context, use_cache)
+        results = self._run(context, use_cache, plan_only)
         self._open_runs.append(results)
         return results
 
     def _run(
-        self, context: dg.AssetExecutionContext, use_cache: bool | None
+        self, context: dg.AssetExecutionContext, use_cache: bool | None, plan_only: bool | None
     ) -> "Generator[dg.MaterializeResult[StepOutput], None, None]":
         group = running_group(context)
         if group is None:
@@ -79,16 +97,33 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             )
         run_config: Mapping[str, Any] = context.run.run_config
         parameters = read_parameters(group.pipeline, run_config, group.op_names)
+        config = read_op_config(run_config, group.op_name)
         if use_cache is None:
-            config = ((run_config.get("ops") or {}).get(group.op_name) or {}).get("config") or {}
             use_cache = bool(config.get("use_cache", True))
-        options = RunOptions(on_error=self.on_error, use_cache=use_cache, grace_period_s=self.grace_period_s)
+        if plan_only is None:
+            plan_only = bool(config.get(PLAN_ONLY, False))
+        options = RunOptions(
+            on_error=self.on_error,
+            use_cache=use_cache,
+            grace_period_s=self.grace_period_s,
+            max_cost_usd=self.max_cost_usd,
+            run_id=context.run.run_id,
+        )
         key = context.partition_key
         with pipeline_of_partition(group.pipeline, key, parameters, context.instance) as cache:
             register_partition(context.instance, group.pipeline, key)
+            if plan_only:
+                log_plan(context, group, cache)
+                return
             selected = context.selected_asset_keys
             steps = [name for name in group.steps if group.asset_keys[name] in selected]
-            yield from self._run_steps(context, group, cache, steps, options)
+            try:
+                yield from self._run_steps(context, group, cache, steps, options)
+            except CostLimitError as error:
+                # Another attempt would stop at once.
+                raise dg.Failure(
+                    str(error), metadata={COST_USD: error.cost_usd}, allow_retries=False
+                ) from error
 
     def _run_steps(
         self,

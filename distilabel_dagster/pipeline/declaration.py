@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
-import yaml
 from typing_extensions import Self
 
 from distilabel_dagster.base.active_pipeline import StepRegistry, activate, deactivate
-from distilabel_dagster.base.environment import default_cache_dir
+from distilabel_dagster.base.environment import default_cache_dir, default_ledger_url
 from distilabel_dagster.base.runtime_parameters import RuntimeParameterInfo
+from distilabel_dagster.base.yaml_data import dump_yaml
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.load_stages import LoadGroups, compute_load_stages
 from distilabel_dagster.dag.routing import RoutingBatchFunction
@@ -68,7 +68,9 @@ class PipelineDeclaration:
         self.enable_metadata = enable_metadata
         self.requirements = list(requirements or [])
         self.storage_options = dict(storage_options or {})
-        self.ledger_url = ledger_url
+        self.ledger_url = ledger_url if ledger_url is not None else default_ledger_url()
+        # Where answers are kept instead, while the cache is another one.
+        self.responses_url: str | None = None
         self.dag = DAG()
         self._cache_dir = cache_dir
         # Parameters of a run are set on the steps themselves, so runs of one object take turns.
@@ -249,11 +251,7 @@ class PipelineDeclaration:
         if file.exists() and not overwrite:
             raise FileExistsError(f"{file} exists. Pass `overwrite=True` to replace it.")
         data = self.dump()
-        text = (
-            yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-            if format == "yaml"
-            else json.dumps(data, indent=2)
-        )
+        text = dump_yaml(data) if format == "yaml" else json.dumps(data, indent=2)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 

@@ -6,19 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from distilabel_dagster.base.signature import SIGNATURE_SCHEME
+from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.load_stages import LoadGroups
 from distilabel_dagster.dag.signature import compute_pipeline_signature
 from distilabel_dagster.engine.events import RunEvent, RunStopped, StepFinished
+from distilabel_dagster.engine.plan import RunPlan
+from distilabel_dagster.engine.planning import Planner
 from distilabel_dagster.engine.run_state import RunOptions
 from distilabel_dagster.errors import (
     IncompleteRunError,
     PipelineDefinitionError,
 )
 from distilabel_dagster.pipeline.declaration import PipelineDeclaration
-from distilabel_dagster.pipeline.execution import iter_run
+from distilabel_dagster.pipeline.execution import find_responses, iter_run, open_responses
 from distilabel_dagster.pipeline.run_log import show_log_on_terminal
 from distilabel_dagster.steps import make_generator_step
 from distilabel_dagster.steps.step import Step
@@ -71,6 +74,7 @@ class Pipeline(PipelineDeclaration):
         dataset_batch_size: int = 50,
         *,
         on_error: Literal["impute", "raise"] = "impute",
+        max_cost_usd: float | None = None,
     ) -> "Distiset":
         """Run the pipeline to its end, or go on where an earlier run of it ended.
 
@@ -85,18 +89,21 @@ class Pipeline(PipelineDeclaration):
             dataset_batch_size: rows per batch of `dataset`.
             on_error: what becomes of rows on which an ordinary step fails: "impute" keeps them without the step's
                 outputs, marked as failed, and the next run tries them again; "raise" ends the run.
+            max_cost_usd: US dollars that the calls of its models may cost under this signature, earlier runs
+                included.
 
         Returns:
             The whole Distiset; never a partial one.
 
         Raises:
             PipelineDefinitionError: the pipeline can't run; nothing was begun.
-            StepRunError: a step failed; what was committed stays.
+            StepRunError: a step failed, or its model can't be used; what was committed and answered stays.
+            CostLimitError: the calls have cost `max_cost_usd`; what was answered stays.
             KeyboardInterrupt: Ctrl+C, after what was being computed was committed.
         """
         show_log_on_terminal()
         with self._turn, self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
-            options = RunOptions(on_error=on_error, use_cache=use_cache)
+            options = RunOptions(on_error=on_error, use_cache=use_cache, max_cost_usd=max_cost_usd)
             return self._run_to_end(options, load_groups)
 
     def _run_to_end(self, options: RunOptions, load_groups: LoadGroups | None) -> "Distiset":
@@ -179,7 +186,9 @@ class Pipeline(PipelineDeclaration):
         batch_size: int = 1,
         dataset: Any = None,
     ) -> "Distiset":
-        """Try the pipeline out on one batch per generator; the cache isn't read or touched.
+        """Try the pipeline out on one batch per generator; rows in the cache aren't read or touched.
+
+        What models answer is kept in the ledger, so that a run doesn't pay for it again.
 
         Args:
             parameters: as in `run`.
@@ -197,22 +206,129 @@ class Pipeline(PipelineDeclaration):
     def _try_out(
         self, parameters: Mapping[str, Mapping[str, Any]] | None, batch_size: int, dataset: Any
     ) -> "Distiset":
+        with (
+            self._in_memory(),
+            self._with_dataset(dataset, batch_size),
+            self.with_parameters(parameters),
+            self.with_parameters(self._small_sizes(batch_size)),
+        ):
+            distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
+        distiset.pipeline_path = distiset.log_filename_path = None
+        return distiset
+
+    @contextlib.contextmanager
+    def _in_memory(self) -> Iterator[None]:
+        """Have an empty cache for the length of the block, and answers of models where they always are."""
+        responses_url = find_responses(self.ledger_url, CacheFileSystem(self.cache_dir, self.storage_options))
         before = self._cache_dir, self.storage_options, self.ledger_url
         self._cache_dir = f"memory://dry-run-{uuid.uuid4().hex}"
-        self.storage_options, self.ledger_url = {}, None
+        self.storage_options, self.ledger_url, self.responses_url = {}, None, responses_url
         fs = CacheFileSystem(self._cache_dir)
         try:
-            with (
-                self._with_dataset(dataset, batch_size),
-                self.with_parameters(parameters),
-                self.with_parameters(self._small_sizes(batch_size)),
-            ):
-                distiset = self._run_to_end(RunOptions(on_error="raise", max_generator_batches=1), None)
-            distiset.pipeline_path = distiset.log_filename_path = None
-            return distiset
+            yield
         finally:
             self._cache_dir, self.storage_options, self.ledger_url = before
+            self.responses_url = None
             fs.remove_all()
+
+    def plan(
+        self,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        load_groups: LoadGroups | None = None,
+        dataset: Any = None,
+        dataset_batch_size: int = 50,
+        *,
+        sample: int = 0,
+    ) -> RunPlan:
+        """Say what a run is going to call and pay, without paying.
+
+        Steps before the first model, and those whose calls are all in the ledger, are computed and kept: the run to
+        come finds them.
+
+        Args:
+            parameters: as in `run`.
+            load_groups: as in `run`.
+            dataset: as in `run`.
+            dataset_batch_size: as in `run`.
+            sample: calls that each step makes about the first rows, to learn what one uses; they're paid, and the run
+                to come finds their answers. None are made where they couldn't be kept, for a cache in memory.
+
+        Raises:
+            PipelineDefinitionError: the pipeline can't run.
+            StepRunError: a step before the models failed, or a model can't be used.
+            CacheError: the cache or the ledger can't be read or written.
+        """
+        show_log_on_terminal()
+        with self._turn, self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
+            if sample:
+                self._take_sample(sample)
+            cache = self.open_cache()
+            for _ in self.iter_free(cache, load_groups=load_groups):
+                pass
+            return self.plan_calls(cache)
+
+    def _take_sample(self, size: int) -> None:
+        """Have each step make some calls about the first rows, row by row so that the steps behind get some too."""
+        if find_responses(self.ledger_url, self.open_cache().fs) is None:
+            return  # what is learnt would be paid for again
+        sizes = {name: {"batch_size": size} for name in self.dag.generator_steps}
+        ordinary = (name for name, step in self.dag.steps.items() if isinstance(step, Step))
+        sizes.update({name: {"input_batch_size": 1} for name in ordinary})
+        options = RunOptions(max_generator_batches=1, max_new_calls=size)
+        with self._in_memory(), self.with_parameters(sizes):
+            for _ in self.iter_run(options):
+                pass
+
+    def iter_free(
+        self,
+        cache: PipelineCache,
+        *,
+        steps: Iterable[str] | None = None,
+        load_groups: LoadGroups | None = None,
+    ) -> Iterator[RunEvent]:
+        """Compute and keep what costs no call, up to where one would be made, and yield what happens.
+
+        Args:
+            cache: what `open_cache()` gave.
+            steps: the steps that may be computed; all by default. Those behind a step that isn't among them and isn't
+                complete are left alone.
+            load_groups: as in `run`.
+
+        Raises:
+            PipelineDefinitionError, StepRunError, CacheError: as `iter_run`.
+        """
+        wanted = set(steps) if steps is not None else set(self.dag.steps)
+        for name in self.dag.topological_order():
+            cache.stores[name].open()
+            missing = [each for each in self.dag.predecessors(name) if each not in wanted]
+            if not all(cache.stores[each].is_complete for each in missing):
+                wanted.discard(name)
+        if not wanted:
+            return
+        is_begun = any(cache.fs.exists(each) for each in _files_of_runs(cache))
+        try:
+            options = RunOptions(max_new_calls=0)
+            for event in self.iter_run(options, steps=wanted, load_groups=load_groups, cache=cache):
+                if isinstance(event, StepFinished):
+                    cache.seal_step(event.step)
+                yield event
+        finally:
+            # By these one tells that a run was begun, to finish it if it died; that would pay for what was only planned.
+            for each in [] if is_begun else _files_of_runs(cache):
+                cache.fs.remove(each)
+
+    def plan_calls(self, cache: PipelineCache) -> RunPlan:
+        """Count what is left to call, with what is in the cache now; nothing is computed.
+
+        Raises:
+            CacheError: the cache or the ledger can't be read.
+        """
+        ledger = open_responses(self, cache)
+        try:
+            return Planner(self.dag, cache, ledger).plan()
+        finally:
+            if ledger is not None:
+                ledger.close()
 
     def _small_sizes(self, batch_size: int) -> dict[str, dict[str, int]]:
         sizes = {name: {"batch_size": batch_size} for name in self.dag.generator_steps}
@@ -225,3 +341,9 @@ class Pipeline(PipelineDeclaration):
         """Give what `pipeline.yaml` in the cache holds: the pipeline as data, and its signatures."""
         signatures = {"scheme": SIGNATURE_SCHEME, "pipeline": cache.signature, "steps": cache.step_signatures}
         return {**self.dump(), "signatures": signatures}
+
+
+def _files_of_runs(cache: PipelineCache) -> list[str]:
+    """What runs leave in a pipeline's directory, beside the frozen pipeline and the rows."""
+    steps = [layout.batch_manager_step_file(cache.signature, name) for name in cache.step_signatures]
+    return [layout.log_file(cache.signature), layout.batch_manager_file(cache.signature), *steps]

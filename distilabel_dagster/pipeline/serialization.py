@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from distilabel_dagster.base.serializable import load_object
+from distilabel_dagster.base.yaml_data import load_yaml
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.routing import load_routing_batch_function
 from distilabel_dagster.errors import PipelineDefinitionError, PipelineFileError
@@ -133,7 +134,7 @@ def read_file(path: str | Path, kind: str) -> Any:
     file = Path(path).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
-        return yaml.safe_load(text) if kind == "yaml" else json.loads(text)
+        return load_yaml(text) if kind == "yaml" else json.loads(text)
     except OSError as error:
         raise PipelineFileError(
             f"{file} can't be read: {error.strerror or error}.", source=str(file)

@@ -17,10 +17,12 @@ from distilabel_dagster.steps.step import (
     StepInput,
     StepOutput,
 )
+from distilabel_dagster.steps.tasks.embedding_generation import EmbeddingGeneration
 
 __all__ = [
     "CombineOutputs",
     "DataSampler",
+    "EmbeddingGeneration",
     "ExpandColumns",
     "FilterRows",
     "GeneratorStep",

@@ -1,4 +1,4 @@
-"""The places where a cache can be; every test here has to pass on each."""
+"""The places where a cache or a ledger can be; every test here has to pass on each."""
 
 import logging
 import uuid
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from tests.contract.postgresql import PostgreSQLServer, find_programs
 
 _BUCKET = "pipelines"
 
@@ -72,3 +73,25 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def fs(place: Place) -> CacheFileSystem:
     return place.open()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL isn't installed here; on Debian and Ubuntu: apt-get install postgresql")
+    server = PostgreSQLServer(programs)
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database for a ledger, without any table yet."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "ledger.sqlite")
+    else:
+        server: PostgreSQLServer = request.getfixturevalue("postgresql")
+        url = server.create_database()
+        yield url
+        server.drop_database(url)

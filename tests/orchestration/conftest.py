@@ -10,6 +10,7 @@ import pytest
 
 from distilabel_dagster import Pipeline, build_definitions
 from distilabel_dagster.orchestration.metadata import PARTITION_TAG
+from tests.llm_server import LLMServer
 from tests.orchestration import pipelines
 
 
@@ -62,6 +63,29 @@ class Runner:
     def metadata(self, asset: str) -> dict[str, Any]:
         return {name: value.value for name, value in self.materialized()[asset].metadata.items()}
 
+    def observed(self) -> dict[str, dict[str, Any]]:
+        """Asset -> metadata of its observation, of the last run."""
+        logs = self.instance.all_logs(self.runs[-1], of_type=dg.DagsterEventType.ASSET_OBSERVATION)
+        seen = [entry.asset_observation for entry in logs]
+        assert len({each.asset_key for each in seen}) == len(seen), "each asset once"
+        return {
+            each.asset_key.to_user_string(): {
+                "partition": each.partition,
+                **{name: value.value for name, value in each.metadata.items()},
+            }
+            for each in seen
+        }
+
+    def status(self) -> dg.DagsterRunStatus:
+        """How the last run ended."""
+        run = self.instance.get_run_by_id(self.runs[-1])
+        assert run is not None
+        return run.status
+
+    def count(self, kind: dg.DagsterEventType) -> int:
+        """How many events of a kind the last run has."""
+        return len(self.instance.all_logs(self.runs[-1], of_type=kind))
+
     def messages(self) -> list[str]:
         """What the ops of the last run have logged."""
         return [
@@ -91,6 +115,22 @@ def nothing_given_yet() -> Iterator[None]:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def llm_server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMServer]:
+    with LLMServer(tmp_path_factory.mktemp("llm_server")) as served:
+        yield served
+
+
+@pytest.fixture
+def llm_server(llm_server_process: LLMServer, monkeypatch: pytest.MonkeyPatch) -> LLMServer:
+    """The server that the pipelines `asking` ask; counts calls."""
+    llm_server_process.reset()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    monkeypatch.setenv("OPENAI_BASE_URL", llm_server_process.url)
+    return llm_server_process
 
 
 BuildAssets = Callable[..., dg.Definitions]

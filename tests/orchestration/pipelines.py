@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 
 from distilabel_dagster.mixins.runtime_parameters import RuntimeParameter
-from distilabel_dagster.models import LLM
+from distilabel_dagster.models import LLM, OpenAILLM
 from distilabel_dagster.pipeline import Pipeline, routing_batch_function
 from distilabel_dagster.steps import GlobalStep, LoadDataFromDicts, Step, StepInput
 from distilabel_dagster.steps.tasks import TextGeneration
@@ -178,9 +178,49 @@ def build_chat(cache_dir: str | Path, enable_metadata: bool = False, **options: 
     return pipeline
 
 
+PRICE_USD_PER_MILLION = 1000.0
+
+
+def build_asking(
+    cache_dir: str | Path,
+    rows: int = 10,
+    *,
+    has_price: bool = True,
+    template: str = "Answer {{ question }}",
+    **llm: Any,
+) -> Pipeline:
+    """`load >> ask >> answer >> scale`: two tasks that ask the server that `$OPENAI_BASE_URL` names."""
+    price = PRICE_USD_PER_MILLION if has_price else None
+    prices = {f"{kind}_price_usd_per_million": price for kind in ("input", "output")}
+    model = OpenAILLM(model="tiny", max_concurrency=4, **prices, **llm)
+    with Pipeline("asking", cache_dir=str(cache_dir)) as pipeline:
+        load = LoadDataFromDicts(
+            name="load", data=[{**row, "text": f"text {row['id']}"} for row in _ids(rows)]
+        )
+        ask = TextGeneration(
+            name="ask",
+            llm=model,
+            template="Ask about {{ text }}",
+            columns="text",
+            output_mappings={"generation": "question"},
+            input_batch_size=5,
+        )
+        answer = TextGeneration(
+            name="answer", llm=model, template=template, columns="question", input_batch_size=5
+        )
+        load >> ask >> answer >> Scale(name="scale", input_batch_size=5)
+    return pipeline
+
+
+def build_long_asking(cache_dir: str | Path) -> Pipeline:
+    """As `asking`, long enough to be killed in the middle."""
+    return build_asking(cache_dir, 60)
+
+
 BUILDERS: dict[str, Callable[[str], Pipeline]] = {
     "line": build_line,
     "long_line": build_long_line,
     "third-line": build_third_line,
     "all-kinds": build_all_kinds,
+    "asking": build_long_asking,
 }

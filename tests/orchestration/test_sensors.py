@@ -14,11 +14,13 @@ from distilabel_dagster import (
     build_resume_sensor,
     build_signature_sensor,
 )
+from distilabel_dagster.engine.run_state import RunOptions
 from distilabel_dagster.orchestration.metadata import BATCHES_REUSED, PARTITION_TAG
 from distilabel_dagster.steps import LoadDataFromFileSystem
+from tests.llm_server import LLMServer
 from tests.orchestration import pipelines
 from tests.orchestration.conftest import Runner
-from tests.orchestration.pipelines import build_line, build_needy
+from tests.orchestration.pipelines import build_asking, build_line, build_needy
 
 
 def evaluate(sensor: dg.SensorDefinition, runner: Runner, cursor: str | None = None) -> Any:
@@ -126,6 +128,17 @@ def test_resume_sensor_leaves_alone_what_nobody_has_begun(runner: Runner, cache:
     stop_half_way(runner, build_line(cache, name="other"))
     assert len(list(cache.glob("*/pipeline.yaml"))) == 2
     assert isinstance(evaluate(build_resume_sensor(pipeline), runner), dg.SkipReason)
+
+
+def test_resume_sensor_pays_for_nothing_that_was_only_planned(
+    runner: Runner, cache: Path, llm_server: LLMServer
+) -> None:
+    pipeline = build_asking(cache)
+    runner.run(pipeline, run_config={"ops": {"asking": {"config": {"plan_only": True}}}})
+    assert isinstance(evaluate(build_resume_sensor(pipeline), runner), dg.SkipReason)
+    list(pipeline.iter_run(RunOptions(max_new_calls=3)))
+    pipeline.plan()
+    assert isinstance(evaluate(build_resume_sensor(pipeline), runner), dg.SensorResult), "that was a run"
 
 
 @pytest.mark.parametrize("job", ["line_job", "__ASSET_JOB"])

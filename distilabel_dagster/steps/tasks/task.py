@@ -1,42 +1,10 @@
-"""`Task`: a step that asks a language model about each row."""
+"""The three kinds of steps that ask a language model: Task, GlobalTask, GeneratorTask."""
 
-from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
-from pydantic import Field, PositiveInt
-
-from distilabel_dagster.base.columns import all_columns
-from distilabel_dagster.base.runtime_parameters import RuntimeParameter
-from distilabel_dagster.batch import Row, Rows
-from distilabel_dagster.models.llm import LLM, NO_ANSWER, ChatType, GenerateOutput, describe_failure
-from distilabel_dagster.steps.columns import METADATA_COLUMN
-from distilabel_dagster.steps.step import Step, StepInput, StepOutput
-
-_MODEL_NAME = "model_name"
-_OWN_KEYS = frozenset(GenerateOutput.__annotations__)
+from distilabel_dagster.steps.step import GeneratorStep, GlobalStep
+from distilabel_dagster.steps.tasks.conversation import ModelStep, RowTask
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is sent for a row, or why nothing is."""
-
-    messages: ChatType | None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Generation:
-    """One of the answers for a row, or why there is none."""
-
-    text: str | None
-    error: str | None
-    statistics: dict[str, Any]
-    extra: dict[str, Any]
-
-
-class Task(Step):
+class Task(RowTask):
     """A step that asks a language model about each row; override `inputs`, `outputs` and the two formats.
 
     Each row gives `num_generations` rows, or one with lists if `group_generations`. What a row had in
@@ -50,6 +18,7 @@ class Task(Step):
         add_raw_output: keep the model's answer as `raw_output_<step>` in `distilabel_metadata`.
         add_raw_input: keep the messages as `raw_input_<step>` in `distilabel_metadata`.
         num_generations: how many answers are asked for per row.
+        use_default_structured_output: hold the model to the task's own schema, where it has one.
 
     Runtime parameters:
         - `num_generations`, `add_raw_output`, `add_raw_input`: see above.
@@ -88,146 +57,39 @@ class Task(Step):
         [{'text': 'hey', 'repeated': 'hey', 'model_name': 'parrot', 'distilabel_metadata': {'raw_output_repeat': 'hey'}}]
     """
 
-    llm: LLM
-    group_generations: bool = False
-    add_raw_output: RuntimeParameter[bool] = Field(
-        default=True, description="Whether the model's answer is kept in `distilabel_metadata`."
-    )
-    add_raw_input: RuntimeParameter[bool] = Field(
-        default=True, description="Whether the messages to the model are kept in `distilabel_metadata`."
-    )
-    num_generations: RuntimeParameter[PositiveInt] = Field(
-        default=1, description="The number of answers that are asked for per row."
-    )
 
-    def load(self) -> None:
-        """Load the model."""
-        super().load()
-        self.llm.load()
+class GlobalTask(RowTask, GlobalStep):
+    """A task that gets all rows at once; with `process` overridden it may ask about them together.
 
-    def unload(self) -> None:
-        """Unload the model."""
-        self.llm.unload()
-        super().unload()
-
-    @abstractmethod
-    def format_input(self, input: Row) -> ChatType:  # noqa: A002 (distilabel's name)
-        """Make the messages for a row; an exception fails this row, without a call."""
-
-    @abstractmethod
-    def format_output(self, output: str | None, input: Row | None = None) -> dict[str, Any]:  # noqa: A002 (distilabel's name)
-        """Read the task's output columns from an answer; an exception fails this row and keeps the answer.
-
-        Args:
-            output: the model's answer; never None, a missing one fails the row before.
-            input: the row that was asked about.
-        """
-
-    def row_error(self, row: Row) -> str | None:
-        """Say why this task failed for an output row; None where it didn't.
-
-        Reads `distilabel_metadata`, so it also works for rows that were read from the cache.
-        """
-        metadata = row.get(METADATA_COLUMN)
-        entries = metadata if isinstance(metadata, list) else [metadata]
-        errors = [entry.get(self._error_key) for entry in entries if isinstance(entry, dict)]
-        return next((str(error) for error in errors if error is not None), None)
-
-    @property
-    def _error_key(self) -> str:
-        return f"error_{self.name}"
-
-    def process(self, inputs: StepInput) -> StepOutput:  # type: ignore[override]  # a task has one predecessor
-        """Ask the model about each row; yields once, the rows in the order of the inputs and their generations."""
-        requests = [self._format_request(row) for row in inputs]
-        sent = [request.messages for request in requests if request.messages is not None]
-        answers = iter(
-            self.llm.generate_outputs(
-                sent, num_generations=self.num_generations or 1, **self.llm.get_generation_kwargs()
-            )
-        )
-        outputs: Rows = []
-        failed: list[str] = []
-        for row, request in zip(inputs, requests, strict=True):
-            generations = list(
-                self._iter_generations(request, None if request.messages is None else next(answers))
-            )
-            made = [self._format_generation(generation, request, row) for generation in generations]
-            rows = (
-                self._group(row, made) if self.group_generations else [{**row, **columns} for columns in made]
-            )
-            failed += [error for error in map(self.row_error, rows) if error is not None]
-            outputs += rows
-        if failed:
-            self._logger.warning("%d of %d rows failed; the first: %s", len(failed), len(outputs), failed[0])
-        yield outputs
-
-    def _format_request(self, row: Row) -> _Request:
-        try:
-            return _Request(self.format_input(row))
-        except Exception as error:  # noqa: BLE001 (one row's failure, in code that users write, is that row's only)
-            return _Request(None, f"the prompt can't be made: {describe_failure(error)}")
-
-    def _iter_generations(self, request: _Request, output: GenerateOutput | None) -> Iterator[_Generation]:
-        if output is None:
-            for _ in range(self.num_generations or 1):
-                yield _Generation(None, request.error, {}, {})
-            return
-        errors = output.get("errors")
-        for index, text in enumerate(output["generations"]):
-            yield _Generation(
-                text,
-                None if text is not None else (errors[index] if errors else None) or NO_ANSWER,
-                # Fewer counts than generations belong to all of them in turn, as in distilabel.
-                {
-                    key: counts[index % len(counts)]
-                    for key, counts in output.get("statistics", {}).items()
-                    if counts
-                },
-                {key: values[index] for key, values in output.items() if key not in _OWN_KEYS},  # type: ignore[index]  # a list per further key, by contract
-            )
-
-    def _format_generation(self, generation: _Generation, request: _Request, row: Row) -> dict[str, Any]:
-        """Give the columns that one answer adds to its row."""
-        columns, error = self._read_answer(generation, row)
-        metadata: dict[str, Any] = {}
-        if self.add_raw_output:
-            metadata[f"raw_output_{self.name}"] = generation.text
-        if self.add_raw_input:
-            metadata[f"raw_input_{self.name}"] = request.messages
-        if generation.statistics:
-            metadata[f"statistics_{self.name}"] = generation.statistics
-        if error is not None:
-            metadata[self._error_key] = error
-        columns[_MODEL_NAME] = self.llm.model_name
-        kept = {
-            **_as_mapping(row.get(METADATA_COLUMN)),
-            **(columns.pop(METADATA_COLUMN, None) or {}),
-            **metadata,
-        }
-        if kept:
-            columns[METADATA_COLUMN] = kept
-        return {**columns, **{f"llm_{self.name}_{key}": value for key, value in generation.extra.items()}}
-
-    def _read_answer(self, generation: _Generation, row: Row) -> tuple[dict[str, Any], str | None]:
-        if generation.text is None:
-            return dict.fromkeys(all_columns(self.outputs)), generation.error
-        try:
-            return dict(self.format_output(generation.text, row)), None
-        except Exception as error:  # noqa: BLE001 (one row's failure, in code that users write, is that row's only)
-            told = f"the answer can't be read: {describe_failure(error)}"
-            return dict.fromkeys(all_columns(self.outputs)), told
-
-    def _group(self, row: Row, made: list[dict[str, Any]]) -> Rows:
-        names = {name: None for columns in made for name in columns}
-        lists: dict[str, Any] = {name: [columns.get(name) for columns in made] for name in names}
-        return [{**row, **lists, _MODEL_NAME: self.llm.model_name}]
+    See `Task` for its attributes, and for what becomes of a row that fails. A `process` of one's own calls
+    `self.llm.generate_outputs(messages, **self.llm.get_generation_kwargs())`; an exception in it fails the run.
+    """
 
 
-def _as_mapping(metadata: Any) -> dict[str, Any]:
-    """Give a row's metadata as one mapping; a list of them, left by a task that groups, as a mapping of lists."""
-    if isinstance(metadata, list):
-        entries = [entry or {} for entry in metadata]
-        names = {name: None for entry in entries for name in entry}
-        return {name: [entry.get(name) for entry in entries] for name in names}
-    return dict(metadata or {})
+class GeneratorTask(ModelStep, GeneratorStep):
+    """A generator step that makes its rows with a language model; override `outputs` and `process`.
+
+    `process(offset)` calls `self.llm.generate_outputs(messages, **self.llm.get_generation_kwargs())` and yields
+    `(rows, last_batch)`. See `Task` for its attributes.
+
+    Examples:
+        >>> from distilabel_dagster.models import LLM
+        >>> class Counting(LLM):
+        ...     @property
+        ...     def model_name(self):
+        ...         return "counting"
+        ...     def generate(self, inputs, num_generations=1):
+        ...         return [{"generations": [messages[-1]["content"] + "!"]} for messages in inputs]
+        >>> class Topics(GeneratorTask):
+        ...     @property
+        ...     def outputs(self):
+        ...         return ["topic"]
+        ...     def process(self, offset=0):
+        ...         topics = ["birds", "trees"]
+        ...         for index in range(offset, len(topics)):
+        ...             messages = [{"role": "user", "content": topics[index]}]
+        ...             (answer,) = self.llm.generate_outputs([messages])
+        ...             yield [{"topic": answer["generations"][0]}], index == len(topics) - 1
+        >>> list(Topics(name="topics", llm=Counting()).process(offset=1))
+        [([{'topic': 'trees!'}], True)]
+    """

@@ -1,21 +1,14 @@
 """`TextGeneration`: a prompt made of a row's columns, and the model's answer to it."""
 
-from functools import cache, lru_cache
 from typing import Any
-
-from pydantic import field_validator, model_validator
-from typing_extensions import Self
 
 from distilabel_dagster.base.columns import StepColumns
 from distilabel_dagster.batch import Row
-from distilabel_dagster.errors import suggest
-from distilabel_dagster.models.llm import ChatItem, ChatType
-from distilabel_dagster.steps.tasks.task import Task
-
-_SYSTEM_PROMPT = "system_prompt"
+from distilabel_dagster.models.llm import ChatType
+from distilabel_dagster.steps.tasks.template_task import TemplateTask
 
 
-class TextGeneration(Task):
+class TextGeneration(TemplateTask):
     r"""Generate text from a template that is filled with a row's columns.
 
     Templates are Jinja2's, run in its sandbox. A variable that isn't in `columns`, and a column that the template
@@ -56,54 +49,6 @@ class TextGeneration(Task):
         'What happens when a name is not found at all?'
     """
 
-    template: str = "{{ instruction }}"
-    columns: str | list[str] = "instruction"
-    system_prompt: str | None = None
-    use_system_prompt: bool = True
-
-    @field_validator("template")
-    @classmethod
-    def _check_syntax(cls, value: str) -> str:
-        from jinja2 import TemplateSyntaxError
-
-        try:
-            _compile(value)
-        except TemplateSyntaxError as error:
-            raise ValueError(f"line {error.lineno} isn't Jinja2's syntax: {error.message}") from error
-        return value
-
-    @model_validator(mode="after")
-    def _check_variables(self) -> Self:
-        from jinja2.meta import find_undeclared_variables
-
-        read = find_undeclared_variables(_environment().parse(self.template))
-        columns = self._template_columns()
-        unknown = sorted(read - {*columns, *_environment().globals, _SYSTEM_PROMPT})
-        if unknown:
-            raise ValueError(
-                f"the template reads `{unknown[0]}`, which isn't among its columns "
-                f"{', '.join(f'`{each}`' for each in columns)}.{suggest(unknown[0], columns)} Add it to `columns=`, or "
-                "correct the template"
-            )
-        unused = [column for column in columns if column not in read]
-        if unused:
-            raise ValueError(
-                f"`columns` names `{unused[0]}`, which the template {self.template!r} doesn't use. Write "
-                f"`{{{{ {unused[0]} }}}}` where it belongs, or take it out of `columns=`"
-            )
-        return self
-
-    def _template_columns(self) -> list[str]:
-        return [self.columns] if isinstance(self.columns, str) else self.columns
-
-    @property
-    def inputs(self) -> StepColumns:
-        """The template's columns, and `system_prompt` where a row has it."""
-        columns = dict.fromkeys(self._template_columns(), True)
-        if self.use_system_prompt and self.system_prompt is None:
-            columns.setdefault(_SYSTEM_PROMPT, False)
-        return columns
-
     @property
     def outputs(self) -> StepColumns:
         """The answer, and which model gave it."""
@@ -111,41 +56,8 @@ class TextGeneration(Task):
 
     def format_input(self, input: Row) -> ChatType:  # noqa: A002 (distilabel's name)
         """Fill the template; the system message comes first."""
-        user: ChatItem = {"role": "user", "content": self._render(input)}
-        system = self.system_prompt if self.system_prompt is not None else input.get(_SYSTEM_PROMPT)
-        if not (self.use_system_prompt and system):
-            return [user]
-        return [{"role": "system", "content": str(system)}, user]
-
-    def _render(self, row: Row) -> str:
-        rendered: str = _compile(self.template).render(row)
-        return rendered
+        return self.build_messages(input)
 
     def format_output(self, output: str | None, input: Row | None = None) -> dict[str, Any]:  # noqa: A002 (distilabel's name)
         """Give the answer as it is."""
         return {"generation": output}
-
-
-def _refuse_none(value: Any) -> Any:
-    if value is None:
-        raise ValueError(
-            'a column that the template writes out is None; write `{{ column or "" }}` if it may be'
-        )
-    return value
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # Prompts are no HTML, so nothing is escaped.
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, finalize=_refuse_none, keep_trailing_newline=True
-    )
-
-
-@lru_cache(maxsize=256)
-def _compile(template: str) -> Any:
-    # Kept here and not in the task, which must stay fit for pickling.
-    return _environment().from_string(template)

@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from distilabel_dagster.cli.main import main
+from distilabel_dagster.models import OpenAILLM
 from distilabel_dagster.pipeline import Pipeline
 from distilabel_dagster.steps import LoadDataFromDicts
+from distilabel_dagster.steps.tasks import TextGeneration
+from tests.llm_server import LLMServer
 
 STEPS_MODULE = "steps_of_mine"
 _STEPS = '''
@@ -105,3 +109,62 @@ def read_runs(instance_dir: Path) -> list[dg.DagsterRun]:
     """The runs that an instance keeps, the oldest first."""
     with dg.DagsterInstance.local_temp(str(instance_dir)) as instance:
         return instance.get_runs()[::-1]
+
+
+@pytest.fixture(scope="session")
+def llm_server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMServer]:
+    with LLMServer(tmp_path_factory.mktemp("llm_server")) as served:
+        yield served
+
+
+@pytest.fixture
+def llm_server(llm_server_process: LLMServer, monkeypatch: pytest.MonkeyPatch) -> LLMServer:
+    """A server that counts calls; its answers are a few tokens each."""
+    llm_server_process.reset()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    return llm_server_process
+
+
+PRICE_USD_PER_MILLION = 1000.0
+
+
+@pytest.fixture
+def asking(
+    llm_server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Callable[..., Pipeline]":
+    """Make `load >> ask >> answer`, and write it to `asking.yaml` in the current directory."""
+    directory = tmp_path / "asking"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+
+    def make(rows: int = 10, **llm: Any) -> Pipeline:
+        settings: dict[str, Any] = {
+            "input_price_usd_per_million": PRICE_USD_PER_MILLION,
+            "output_price_usd_per_million": PRICE_USD_PER_MILLION,
+            "max_concurrency": 4,
+            **llm,
+        }
+        model = OpenAILLM(model="tiny", base_url=llm_server.url, **settings)
+        with Pipeline("asking") as pipeline:
+            load = LoadDataFromDicts(name="load", data=[{"text": f"text {i}"} for i in range(rows)])
+            ask = TextGeneration(
+                name="ask",
+                llm=model,
+                template="Ask about {{ text }}",
+                columns="text",
+                output_mappings={"generation": "question"},
+                input_batch_size=5,
+            )
+            answer = TextGeneration(
+                name="answer",
+                llm=model,
+                template="Answer {{ question }}",
+                columns="question",
+                input_batch_size=5,
+            )
+            load >> ask >> answer
+        pipeline.save("asking.yaml", overwrite=True)
+        return pipeline
+
+    return make

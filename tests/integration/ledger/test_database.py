@@ -10,14 +10,8 @@ import pytest
 from sqlalchemy import event, insert, inspect, select, update
 
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
-from distilabel_dagster.ledger.database import (
-    LEASES_TABLE,
-    SCHEMA_VERSION,
-    SCHEMA_VERSION_TABLE,
-    exclusive_transaction,
-    open_database,
-    read_transaction,
-)
+from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
+from distilabel_dagster.ledger.schema import LEASES_TABLE, METADATA, SCHEMA_VERSION, SCHEMA_VERSION_TABLE
 
 ROW = {
     "key": "k",
@@ -49,12 +43,12 @@ def locked(path: Path) -> Iterator[None]:
 def test_a_new_database_is_made_with_its_directory(path: Path) -> None:
     engine = open_database(str(path))
     assert path.is_file()
-    assert {"schema_version", "leases"} <= set(inspect(engine).get_table_names())
+    assert set(inspect(engine).get_table_names()) == METADATA.tables.keys()
     with read_transaction(engine) as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
-        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [SCHEMA_VERSION] == [1]
+        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [SCHEMA_VERSION] == [2]
 
 
 def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +56,7 @@ def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.
     engine = open_database("sqlite:///ledger.sqlite")
     monkeypatch.chdir("/")
     with read_transaction(engine) as connection:
-        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalar() == 1
+        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalar() == SCHEMA_VERSION
 
 
 def test_values_come_back_as_written(path: Path) -> None:
@@ -93,13 +87,13 @@ def test_many_open_a_new_database_at_once(path: Path) -> None:
         list(pool.map(open_and_write, range(8)))
     with read_transaction(open_database(str(path))) as connection:
         assert len(connection.execute(select(LEASES_TABLE)).all()) == 8
-        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [1]
+        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [SCHEMA_VERSION]
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
     with exclusive_transaction(open_database(str(path))) as connection:
-        connection.execute(update(SCHEMA_VERSION_TABLE).values(version=2))
-    with pytest.raises(CacheError, match=r"schema version 2.*knows version 1\. Upgrade") as caught:
+        connection.execute(update(SCHEMA_VERSION_TABLE).values(version=SCHEMA_VERSION + 1))
+    with pytest.raises(CacheError, match=r"schema version 3.*knows version 2\. Upgrade") as caught:
         open_database(str(path))
     assert caught.value.path == str(path)
 
@@ -169,7 +163,7 @@ def test_a_locked_database_is_waited_for_and_then_given_up(path: Path) -> None:
         with pytest.raises(CacheError, match=r"locked\. Another process has kept it"):
             exclusive_transaction(engine).__enter__()
         with read_transaction(engine) as connection:
-            assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalar() == 1
+            assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalar() == SCHEMA_VERSION
     with exclusive_transaction(engine) as connection:
         connection.execute(insert(LEASES_TABLE).values(ROW))
 

@@ -20,13 +20,9 @@ from sqlalchemy import delete, select
 
 from distilabel_dagster.errors import CacheError, DamagedFileError, StepInUseError
 from distilabel_dagster.ledger import leases as leases_module
-from distilabel_dagster.ledger.database import (
-    LEASES_TABLE,
-    exclusive_transaction,
-    open_database,
-    read_transaction,
-)
+from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
 from distilabel_dagster.ledger.leases import HeldLeases, Leases
+from distilabel_dagster.ledger.schema import LEASES_TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """

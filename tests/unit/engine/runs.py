@@ -102,7 +102,7 @@ class Bench:
             cache,
             [stage for stage in stages if stage],
             RunOptions(**options),
-            self.leases.append,
+            acquire=self.leases.append,
         )
         return self.engine.run()
 

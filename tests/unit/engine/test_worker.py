@@ -171,7 +171,7 @@ def test_a_generator_must_yield_rows_and_whether_they_are_the_last(made, told: s
 
 def test_a_generator_must_be_one() -> None:
     with pytest.raises(StepOutputError, match="returned a list, expected a generator"):
-        RowSource(make_source(lambda offset: [([], True)]), 0)
+        RowSource(make_source(lambda offset: [([], True)]), 0).pull()
 
 
 def test_a_generator_s_error_says_that_committed_rows_stay() -> None:
@@ -179,7 +179,7 @@ def test_a_generator_s_error_says_that_committed_rows_stay() -> None:
         raise OSError("gone")
 
     with pytest.raises(StepProcessError, match=r"`made` failed while it made rows: OSError: gone"):
-        RowSource(make_source(body), 0)
+        RowSource(make_source(body), 0).pull()
 
 
 def test_a_failing_unload_is_only_logged(caplog) -> None:

@@ -5,7 +5,8 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import OperationalError
 
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
-from distilabel_dagster.ledger.database import _explained, describe_url, open_database
+from distilabel_dagster.ledger.database import open_database
+from distilabel_dagster.ledger.database_errors import describe_url, explained
 
 FILE = make_url("sqlite:////cache/ledger.sqlite")
 
@@ -19,7 +20,7 @@ class ServerError(Exception):
 
 
 def explain(original: Exception, url: str = "sqlite:////cache/ledger.sqlite") -> CacheError:
-    with pytest.raises(CacheError) as caught, _explained(make_url(url), "written"):
+    with pytest.raises(CacheError) as caught, explained(make_url(url), "written"):
         raise OperationalError("SELECT 1", {}, original)
     return caught.value
 
@@ -55,7 +56,7 @@ def test_input_output_error_on_a_full_disk_is_a_full_disk(monkeypatch: pytest.Mo
 
 
 def test_our_own_mistakes_are_not_disguised() -> None:
-    with pytest.raises(KeyError), _explained(FILE, "read"):
+    with pytest.raises(KeyError), explained(FILE, "read"):
         raise KeyError("mistake")
 
 
@@ -100,7 +101,7 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
 
     monkeypatch.setattr("distilabel_dagster.ledger.database.create_engine", import_driver)
-    with pytest.raises(CacheError, match="Install `psycopg`, or name a driver that is installed"):
+    with pytest.raises(CacheError, match=r"Install `distilabel-dagster\[postgresql\]`, or name a driver"):
         open_database("postgresql+psycopg://ann@db/work")
 
 

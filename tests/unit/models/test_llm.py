@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from distilabel_dagster.base.signature import compute_signature, describe_identity
-from distilabel_dagster.errors import ModelOutputError, PipelineDefinitionError
+from distilabel_dagster.errors import ModelCallError, ModelOutputError, PipelineDefinitionError
 from distilabel_dagster.models import LLM, AsyncLLM, ChatType, GenerateOutput
+from distilabel_dagster.models.llm import merge_outputs
 
 
 def chat(text: str) -> ChatType:
@@ -176,3 +177,50 @@ def test_identity_has_what_changes_answers_and_nothing_else() -> None:
 
     assert signature() == signature(max_concurrency=1)
     assert signature() != signature(generation_kwargs={"suffix": "?"})
+
+
+class Passing(Slow):
+    """Fails in a way that passes, as often as it's told to."""
+
+    one_call_per_generation = True
+    _left: int = 0
+    _asked: int = 0
+
+    async def acall(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> dict[str, Any]:  # noqa: A002 (distilabel's name)
+        self._asked += 1
+        if self._left:
+            self._left -= 1
+            raise ModelCallError("No.", model="slow", endpoint="e", kind="server", retry_after_s=0.01)
+        return await super().acall(input, num_generations, **kwargs)
+
+    def read_response(self, response: dict[str, Any]) -> GenerateOutput:
+        return {**response, "read": [True] * len(response["generations"])}  # type: ignore[typeddict-item]  # a further key
+
+
+def test_outside_of_a_run_calls_are_made_again_as_well() -> None:
+    llm = Passing(max_retries=3)
+    llm._left = 2
+    (output,) = llm.generate_outputs([chat("x")], num_generations=2)
+    assert output["generations"] == ["X", "X"]
+    assert output["read"] == [True, True]  # type: ignore[typeddict-item]  # a further key
+    assert llm._asked == 4
+
+
+def test_without_retries_a_failure_is_the_inputs() -> None:
+    llm = Passing(max_retries=0)
+    llm._left = 1
+    (output,) = llm.generate_outputs([chat("x")], num_generations=2)
+    assert sorted(output["generations"], key=str) == [None, "X"] or output["generations"] == ["X", None]
+    assert [error for error in output["errors"] if error] == ["No."]
+
+
+def test_outputs_of_several_calls_are_put_together_in_order() -> None:
+    whole: Any = {"generations": ["a"], "statistics": {"input_tokens": [1]}, "score": [0.5]}
+    failed: Any = {"generations": [None], "statistics": {}, "errors": ["why"]}
+    assert merge_outputs([whole, failed, whole]) == {
+        "generations": ["a", None, "a"],
+        "statistics": {"input_tokens": [1, 0, 1]},
+        "errors": [None, "why", None],
+        "score": [0.5, None, 0.5],
+    }
+    assert merge_outputs([whole]) is whole

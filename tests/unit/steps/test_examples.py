@@ -35,7 +35,7 @@ def test_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_step_has_an_example_and_says_its_columns() -> None:
     steps = [getattr(distilabel_dagster.steps, name) for name in distilabel_dagster.steps.__all__]
     own = [s for s in steps if isinstance(s, type) and s.__module__.startswith("distilabel_dagster.steps.") and s.__module__ not in (Step.__module__, "distilabel_dagster.steps.resources")]  # fmt: skip
-    assert len(own) == 11
+    assert len(own) == 12
     for step in own:
         assert ">>>" in step.__doc__
         for field in set(step.model_fields) - set(Step.model_fields) - {"batch_size", "storage_options"}:

@@ -231,3 +231,91 @@ def test_a_task_can_be_sent_to_another_process() -> None:
     task.run_process([{"instruction": "hi"}])
     copied = pickle.loads(pickle.dumps(task))
     assert copied.run_process([{"instruction": "hi"}]) == task.run_process([{"instruction": "hi"}])
+
+
+class Insist(Ask):
+    """Asks again, up to twice, about answers that don't say "please"."""
+
+    turns: int = 2
+
+    @property
+    def follow_up_turns(self) -> int:
+        return self.turns
+
+    def format_output(self, output: str | None, input: Row | None = None) -> dict[str, Any]:  # noqa: A002 (distilabel's name)
+        if "please" not in str(output):
+            raise ValueError("how rude")
+        return {"generation": output}
+
+    def follow_up(self, messages: ChatType, output: str, error: str) -> ChatType | None:
+        if "never" in output:
+            return None
+        return [*messages, {"role": "assistant", "content": output}, {"role": "user", "content": error}]
+
+
+def converse(task: Insist, rows: list[Row], *answers: list[list[str | None]]) -> tuple[list[Any], list[Row]]:
+    """Go through a conversation with given answers; give the questions of each turn and the rows."""
+    talk = task.converse(rows)
+    turns = [next(talk)]
+    try:
+        for answer in answers:
+            turns.append(  # noqa: PERF401  (those before the end are looked at)
+                talk.send(
+                    [
+                        {"generations": texts, "statistics": {"output_tokens": [1] * len(texts)}}
+                        for texts in answer
+                    ]
+                )
+            )
+    except StopIteration as end:
+        return turns, end.value
+    raise AssertionError("it isn't over")
+
+
+ROWS: list[Row] = [{"instruction": "a"}, {"instruction": "unaskable"}, {"instruction": "b"}]
+
+
+def test_what_cannot_be_read_is_followed_up_generation_by_generation() -> None:
+    task = Insist(name="tg", llm=Numbered(), num_generations=2)
+    turns, rows = converse(
+        task,
+        ROWS,
+        [["please 1", "no"], ["never", None]],
+        [["hm"]],
+        [["please 2"]],
+    )
+    assert [[(each.row, each.sample, each.num_generations) for each in turn] for turn in turns] == [
+        [(0, None, 2), (2, None, 2)],
+        [(0, 1, 1)],
+        [(0, 1, 1)],
+    ]
+    assert [row["generation"] for row in rows] == ["please 1", "please 2", None, None, None, None]
+    assert rows[1]["distilabel_metadata"]["statistics_tg"] == {"output_tokens": 3}
+    assert rows[1]["distilabel_metadata"]["raw_output_tg"] == "please 2"
+    assert [task.row_error(row) is not None for row in rows] == [False, False, True, True, True, True]
+    assert "how rude" in str(task.row_error(rows[4]))
+    assert task.row_error(rows[5]) == "the model gave no text"
+
+
+def test_a_follow_up_without_an_answer_leaves_the_one_before() -> None:
+    turns, rows = converse(Insist(name="tg", llm=Numbered(), turns=1), ROWS[:1], [["no"]], [[None]])
+    assert len(turns) == 2
+    assert rows[0]["generation"] is None
+    assert rows[0]["distilabel_metadata"]["raw_output_tg"] == "no"
+    assert "how rude" in rows[0]["distilabel_metadata"]["error_tg"]
+
+
+def test_conversations_are_in_the_pipelines_column_names() -> None:
+    task = Insist(
+        name="tg",
+        llm=Numbered(),
+        input_mappings={"instruction": "text"},
+        output_mappings={"generation": "said"},
+    )
+    talk = task.converse_mapped([{"text": "a"}])
+    (question,) = next(talk)
+    assert question.content == [{"role": "user", "content": "a"}]
+    with pytest.raises(StopIteration) as end:
+        talk.send([{"generations": ["please"]}])
+    (row,) = end.value.value
+    assert (row["text"], row["said"]) == ("a", "please")

@@ -1,0 +1,99 @@
+"""The span of 3 x 1,000 chained simulated calls with 64 in flight for each model, against the schedule without an engine.
+
+`make bench` runs it. Each run is a process and a cache of its own; kinds and batch sizes alternate.
+"""
+
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.simulated import CAP, ROWS, TASKS, SimulatedLLM, Span, free_span_s, ideal_span_s
+
+RESULTS = Path(__file__).parent / "results" / "calls.json"
+TARGETS = {"constant": 1.15, "lognormal": 1.05}
+CASES = [(kind, batch_size) for kind in TARGETS for batch_size in (50, 10)]
+REPEATS = 5
+TEXT = "word " * 50
+
+
+def run_once(kind: str, batch_size: int) -> dict[str, float]:
+    """Run the pipeline in this process, in a new cache."""
+    from distilabel_dagster.pipeline import Pipeline
+    from distilabel_dagster.steps import LoadDataFromDicts
+    from distilabel_dagster.steps.tasks import TextGeneration
+
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as directory, Pipeline("calls", cache_dir=directory) as pipeline:
+        before: Any = LoadDataFromDicts(name="load", data=[{"text": f"{row} {TEXT}"} for row in range(ROWS)])
+        for task in range(TASKS):
+            llm = SimulatedLLM(task=task, kind=kind, max_concurrency=CAP)
+            ask = TextGeneration(
+                name=f"ask_{task}",
+                llm=llm,
+                input_batch_size=batch_size,
+                input_mappings={"instruction": "text"},
+                output_mappings={"generation": "text"},
+            )
+            before = before >> ask
+        begun_at, begun_cpu = time.perf_counter(), time.process_time()
+        pipeline.run()
+        total, cpu = time.perf_counter() - begun_at, time.process_time() - begun_cpu
+    assert Span.calls == TASKS * ROWS
+    return {"span_s": Span.last - Span.first, "total_s": total, "cpu_s": cpu}
+
+
+def main() -> int:
+    if len(sys.argv) == 3:
+        print(json.dumps(run_once(sys.argv[1], int(sys.argv[2]))))
+        return 0
+    found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in CASES}
+    for _ in range(REPEATS):
+        for kind, batch_size in CASES:
+            command = [sys.executable, "-m", "benchmarks.calls", kind, str(batch_size)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[kind, batch_size].append(json.loads(done.stdout))
+    rows = [describe(kind, batch_size, runs) for (kind, batch_size), runs in found.items()]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+    print_table(rows)
+    return 0
+
+
+def describe(kind: str, batch_size: int, runs: list[dict[str, float]]) -> dict[str, Any]:
+    ideal = ideal_span_s(kind, batch_size)
+    spans = [run["span_s"] for run in runs]
+    return {
+        "latencies": kind,
+        "batch_size": batch_size,
+        "ideal_s": round(ideal, 3),
+        "without_order_s": round(free_span_s(kind), 3),
+        "span_s": round(statistics.median(spans), 3),
+        "ratio": round(statistics.median(span / ideal for span in spans), 3),
+        "best_ratio": round(min(span / ideal for span in spans), 3),
+        "target": TARGETS[kind],
+        "cpu_s": round(statistics.median(run["cpu_s"] for run in runs), 3),
+        "repeats": len(runs),
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    table = Table(title=f"{TASKS} chained tasks, {ROWS} rows, {CAP} calls in flight for each model")
+    for title in ("latencies", "batch", "ideal s", "span s", "ratio", "best", "target", "cpu s"):
+        table.add_column(title, justify="left" if title == "latencies" else "right")
+    for row in rows:
+        told = ("latencies", "batch_size", "ideal_s", "span_s", "ratio", "best_ratio", "target", "cpu_s")
+        table.add_row(*(str(row[name]) for name in told))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

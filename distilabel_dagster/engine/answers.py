@@ -1,0 +1,127 @@
+"""What came of calls, and the outputs that it makes."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distilabel_dagster.engine.calls import Request
+from distilabel_dagster.errors import ModelCallError
+from distilabel_dagster.ledger.calls import StoredResponse
+from distilabel_dagster.models.llm import LLM, fail, merge_outputs
+from distilabel_dagster.models.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: a raw response, or why there's none."""
+
+    response: dict[str, Any] | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a call came to its answer.
+
+    Attributes:
+        attempts: how many it took.
+        latency_s: seconds that the last one took.
+    """
+
+    attempts: int
+    latency_s: float
+
+
+def read_answer(model: Model, request: Request, outcomes: Mapping[bytes, Outcome]) -> Any:
+    """Make the output of a request of what came of its calls."""
+    outputs = []
+    for key in request.keys:
+        outcome = outcomes[key]
+        if outcome.response is None:
+            error = outcome.error
+            assert isinstance(error, Exception)  # noqa: S101  (what ends the run was raised before)
+            outputs.append(fail(error, request.count))
+        else:
+            try:
+                outputs.append(_complete(model, outcome.response, request.count))
+            except Exception as error:  # noqa: BLE001  (one answer that can't be read is that row's failure)
+                outputs.append(fail(error, request.count))
+    return merge_outputs(outputs)
+
+
+def _complete(model: Model, response: dict[str, Any], count: int) -> Any:
+    output = _read(model, response)
+    return model.complete_output(output, count) if isinstance(model, LLM) else output
+
+
+def _read(model: Model, response: dict[str, Any]) -> Any:
+    read: Callable[[dict[str, Any]], Any] | None = getattr(model, "read_response", None)
+    return read(response) if read is not None else response
+
+
+def as_json(model: Model, response: dict[str, Any]) -> dict[str, Any]:
+    """Give a response as it will be when it's read from the ledger, so that a resume gives equal rows.
+
+    Raises:
+        ModelCallError: it isn't data.
+    """
+    try:
+        made: dict[str, Any] = json.loads(json.dumps(response, default=_as_plain))
+    except (TypeError, ValueError) as error:
+        raise ModelCallError(
+            f"Model `{model.model_name}` gave something that can't be kept as JSON: {error}. Give strings, numbers, "
+            "lists and dicts.",
+            model=model.model_name,
+            endpoint=model.endpoint,
+            kind="other",
+            status_code=None,
+        ) from error
+    return made
+
+
+def _as_plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def _total(counts: Any) -> int | None:
+    return sum(counts) if counts else None
+
+
+def describe_response(
+    model: Model,
+    request: Request,
+    key: bytes,
+    response: dict[str, Any],
+    *,
+    course: Course,
+    run_id: str,
+) -> StoredResponse:
+    """Say of a response what the ledger keeps beside it: tokens, cost, why it ended.
+
+    Raises:
+        ModelOutputError: it's none that the request could have; it isn't worth keeping.
+    """
+    output = _complete(model, response, request.count)
+    statistics = output.get("statistics") or {}
+    tokens = {name: _total(statistics.get(f"{name}_tokens")) for name in ("input", "output")}
+    known = all(count is not None for count in tokens.values())
+    cost = model.cost_usd(tokens["input"] or 0, tokens["output"] or 0) if known else None
+    reasons = output.get("finish_reasons") or [None]
+    return StoredResponse(
+        key=key,
+        response=response,
+        model=model.model_name,
+        endpoint=model.endpoint,
+        finish_reason=reasons[0],
+        input_tokens=tokens["input"],
+        output_tokens=tokens["output"],
+        cost_usd=cost,
+        latency_s=course.latency_s,
+        attempts=course.attempts,
+        created_at=time.time(),
+        run_id=run_id,
+    )

@@ -1,0 +1,158 @@
+"""The ledger off the event loop: what many calls want of it at the same time goes there in one transaction."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distilabel_dagster.engine.worker import ThreadWorker
+from distilabel_dagster.errors import CacheError
+from distilabel_dagster.ledger.calls import Begun, FailedAttempt, Paid, StepInRun
+from distilabel_dagster.ledger.responses import ResponseLedger
+
+
+@dataclass(slots=True)
+class _Round:
+    """What the next two transactions do: one keeps what came, one says what is there for those who ask."""
+
+    kept: "asyncio.Future[None]"
+    begun: "asyncio.Future[Begun]"
+    wanted: dict[StepInRun, list[bytes]] = field(default_factory=dict)
+    paid: list[Paid] = field(default_factory=list)
+    failed: list[FailedAttempt] = field(default_factory=list)
+    released: list[bytes] = field(default_factory=list)
+
+
+def _build_round() -> _Round:
+    loop = asyncio.get_running_loop()
+    made = _Round(loop.create_future(), loop.create_future())
+    for each in (made.kept, made.begun):
+        # Seen here, so that a failure which nobody waits for isn't reported by the event loop as well.
+        each.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return made
+
+
+class LedgerIO:
+    """A run's way to its ledger; belongs to the event loop.
+
+    While one round is written, the next fills up: a slow disk makes larger rounds, not a queue.
+
+    Args:
+        open_ledger: opens the ledger, when it's needed for the first time; gives None where the cache has none, and
+            then nothing is kept.
+    """
+
+    def __init__(self, open_ledger: Callable[[], ResponseLedger | None]) -> None:
+        self._open_ledger = open_ledger
+        self._ledger: ResponseLedger | None = None
+        self._is_open = False
+        self._is_closed = False
+        self._worker: ThreadWorker | None = None
+        self._round: _Round | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def open(self) -> ResponseLedger | None:
+        """Give the ledger, ready for claims; from any thread, while nothing is written.
+
+        Raises:
+            CacheError: it can't be opened.
+        """
+        if not self._is_open:
+            self._ledger = self._open_ledger()
+            if self._ledger is not None:
+                self._ledger.open_claims()
+            self._is_open = True
+        return self._ledger
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+        """Run a function in the thread of the ledger."""
+        if self._worker is None:
+            self._worker = ThreadWorker("ledger")
+        return self._worker.submit(function, *arguments)
+
+    async def begin(self, step: StepInRun, keys: Sequence[bytes]) -> Begun:
+        """Look keys up, and claim those that nobody has answered or is asking about.
+
+        Raises:
+            CacheError: the ledger can't be read or written.
+        """
+        turn = self._next_round()
+        turn.wanted.setdefault(step, []).extend(keys)
+        return await asyncio.shield(turn.begun)
+
+    async def store(self, paid: Sequence[Paid]) -> None:
+        """Keep what was answered; when this returns it's durable.
+
+        Raises:
+            CacheError: the ledger can't be written.
+        """
+        turn = self._next_round()
+        turn.paid += paid
+        await asyncio.shield(turn.kept)
+
+    def note_failure(self, attempt: FailedAttempt) -> None:
+        """Record an attempt that failed, with the next round."""
+        self._next_round().failed.append(attempt)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Give back claims of calls that weren't answered, with the next round."""
+        if keys:
+            self._next_round().released += keys
+
+    def _next_round(self) -> _Round:
+        if self._is_closed:  # only calls that are given up come so late, and their claims end with the ledger
+            late = _build_round()
+            late.kept.cancel()
+            late.begun.cancel()
+            return late
+        if self._round is None:
+            self._round = _build_round()
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write())
+        return self._round
+
+    async def _write(self) -> None:
+        while self._round is not None:
+            await asyncio.sleep(0)  # what is ready to join does
+            turn, self._round = self._round, None
+            if turn.paid or turn.failed or turn.released:
+                await self._execute(turn.kept, self._keep, turn)
+            if turn.wanted:
+                await self._execute(turn.begun, self._begin, turn)
+
+    async def _execute(
+        self, done: "asyncio.Future[Any]", function: Callable[[_Round], Any], turn: _Round
+    ) -> None:
+        try:
+            done.set_result(await self.run(function, turn))
+        except Exception as error:  # noqa: BLE001  (handed to all that wait)
+            done.set_exception(error)
+
+    def _keep(self, turn: _Round) -> None:
+        ledger = self.open()
+        if ledger is None:
+            return
+        if turn.paid or turn.failed:
+            ledger.store(turn.paid, turn.failed)
+        if turn.released:
+            ledger.release(turn.released)
+
+    def _begin(self, turn: _Round) -> Begun:
+        ledger = self.open()
+        if ledger is None:
+            keys = frozenset(key for asked in turn.wanted.values() for key in asked)
+            return Begun({}, keys, frozenset())
+        return ledger.begin(turn.wanted)
+
+    async def close(self) -> None:
+        """Write what is left, and close the ledger; failures to do so are the next run's to find."""
+        while self._writing is not None and not self._writing.done():
+            await asyncio.wait({self._writing})
+        self._is_closed = True
+        if self._ledger is not None:
+            with contextlib.suppress(CacheError):
+                await self.run(self._ledger.close)
+            self._is_open = False
+        if self._worker is not None:
+            self._worker.close()
