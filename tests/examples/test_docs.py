@@ -67,6 +67,7 @@ def test_the_readme_says_nothing_that_is_not_run() -> None:
         ".venv/bin/dagster job execute -m definitions -j python_docs_qa_job",
         ".venv/bin/dagster dev",
         ".venv/bin/python my_pipeline.py",
+        ".venv/bin/distilabel-dagster plan --config pipeline.yaml --trusted-module my_pipeline",
         ".venv/bin/distilabel-dagster pipeline run --config pipeline.yaml --trusted-module my_pipeline",
         ".venv/bin/distilabel-dagster cache list",
         "pip install .",
@@ -100,7 +101,7 @@ def test_make_demo_makes_the_dataset_and_the_second_time_nothing(clone: Path) ->
     assert "nothing to compute" in main_job.stdout + main_job.stderr
 
 
-@pytest.mark.parametrize("word", ["demo", "test", "lint", "format", "dev", "clean"])
+@pytest.mark.parametrize("word", ["demo", "test", "lint", "format", "bench", "dev", "clean"])
 def test_make_knows_each_word(clone: Path, word: str) -> None:
     planned = run(["make", "--dry-run", word], clone)
     assert planned.returncode == 0, planned.stderr
@@ -137,16 +138,11 @@ def test_a_saved_pipeline_runs_from_the_command_line(project: Path) -> None:
     refused = run(["distilabel-dagster", "pipeline", "run", "--config", "pipeline.yaml"], project, HOME=home)
     assert refused.returncode == 1
     assert "--trusted-module my_pipeline" in " ".join(refused.stderr.split())
-    command = [
-        "distilabel-dagster",
-        "pipeline",
-        "run",
-        "--config",
-        "pipeline.yaml",
-        "--trusted-module",
-        "my_pipeline",
-    ]
-    ran = run(command, project, HOME=home)
+    given = ["--config", "pipeline.yaml", "--trusted-module", "my_pipeline"]
+    planned = run(["distilabel-dagster", "plan", *given], project, HOME=home)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert re.search(r"ask\b.*\b2\b", planned.stdout)
+    ran = run(["distilabel-dagster", "pipeline", "run", *given], project, HOME=home)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "num_rows: 2" in ran.stdout
     listed = run(["distilabel-dagster", "cache", "list"], project, HOME=home)
