@@ -27,8 +27,9 @@ format: $(INSTALLED) ## put the code in the style that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure the span of simulated calls against the ideal
+bench: $(INSTALLED) ## measure the span of calls and the ledger against their targets
 	@$(BIN)/python -m benchmarks.calls
+	@$(BIN)/python -m benchmarks.ledger
 
 dev: $(INSTALLED) ## bring up Dagster's UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --workspace workspace.yaml $(ARGS)

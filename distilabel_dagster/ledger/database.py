@@ -246,8 +246,8 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA fullfsync=ON")  # macOS: to the disk itself, not only to its cache
     # Keys are random, so a batch of rows writes to about as many pages of the index: room for them in memory, and a
     # file that takes each page only after it was written several times.
-    connection.execute("PRAGMA cache_size=-8192")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    connection.execute("PRAGMA cache_size=-32768")
+    connection.execute("PRAGMA wal_autocheckpoint=8000")
     try:
         connection.execute("PRAGMA journal_mode=WAL")
     except sqlite3.OperationalError as error:
