@@ -427,12 +427,12 @@ def test_batches_are_prepared_only_as_far_ahead_as_calls_need(bench: Make, serve
 
 
 def test_a_slow_row_holds_up_nothing_but_its_batch(bench: Make, server: Server) -> None:
-    server.delay_s = lambda text: 1.0 if text == "q0" else 0.001
+    server.delay_s = lambda text: 5.0 if text == "q0" else 0.001
     run = bench(one_task(200, batch=4, llm_options={"max_concurrency": 4}))
     begun: list[float] = []
     server.on_ask = lambda count: begun.append(time.monotonic())
     run.go()
-    assert begun[-1] - begun[0] < 0.95, "the others were all called while it was waited for"
+    assert begun[-1] - begun[0] < 4.9, "the others were all called while it was waited for"
 
 
 def test_tokens_per_minute_are_charged_as_they_were_used(bench: Make, server: Server) -> None:
