@@ -1,5 +1,6 @@
 """`pipeline run` and `pipeline info`."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from distilabel_dagster.cli.parameters import read_parameters
 from distilabel_dagster.cli.run import run_through_dagster
 from distilabel_dagster.cli.terminal import make_console
 from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.errors import PipelineFileError
 from distilabel_dagster.pipeline import Pipeline
 
 
@@ -41,6 +43,15 @@ def load_pipeline(
     """
     if trusted_modules and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # behind the rest, so that nothing there stands in for a library
+    for module in trusted_modules:  # a schema's class isn't imported on the way, as steps and models are
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise PipelineFileError(
+                f"`--trusted-module {module}`: it can't be imported: {error}. It's looked for in the present folder and "
+                "where Python finds modules.",
+                source=config,
+            ) from error
     read = Pipeline.from_json if config.lower().endswith(".json") else Pipeline.from_yaml
     return read(config, trusted_modules=trusted_modules, cache_dir=cache_dir, ledger_url=ledger_url)
 
@@ -50,7 +61,9 @@ def load_pipeline(
 @parameters_option
 @cache_dir_option
 @ledger_url_option
-@click.option("--ignore-cache", is_flag=True, help="Compute everything anew.")
+@click.option(
+    "--ignore-cache", is_flag=True, help="Compute all rows anew, from the answers of models that are kept."
+)
 @click.option(
     "--on-error",
     type=click.Choice(["impute", "raise"]),

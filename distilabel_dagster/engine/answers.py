@@ -10,7 +10,7 @@ from distilabel_dagster.engine.calls import Request
 from distilabel_dagster.errors import ModelCallError
 from distilabel_dagster.ledger.calls import StoredResponse
 from distilabel_dagster.models.llm import LLM, fail, merge_outputs
-from distilabel_dagster.models.model import Model
+from distilabel_dagster.models.model import Model, is_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,12 @@ def read_answer(model: Model, request: Request, outcomes: Mapping[bytes, Outcome
 
 def _complete(model: Model, response: dict[str, Any], count: int) -> Any:
     output = _read(model, response)
-    return model.complete_output(output, count) if isinstance(model, LLM) else output
+    if isinstance(model, LLM):
+        output = model.complete_output(output, count)
+    # Counts that can't be any would spoil the column for all rows of the batch; an endpoint may answer with anything.
+    statistics = output.get("statistics") or {}
+    known = {name: counts for name, counts in statistics.items() if counts and all(map(is_count, counts))}
+    return output if len(known) == len(statistics) else {**output, "statistics": known}
 
 
 def _read(model: Model, response: dict[str, Any]) -> Any:
@@ -116,7 +121,7 @@ def describe_response(
         response=response,
         model=model.model_name,
         endpoint=model.endpoint,
-        finish_reason=reasons[0],
+        finish_reason=None if reasons[0] is None else str(reasons[0]),
         input_tokens=tokens["input"],
         output_tokens=tokens["output"],
         cost_usd=cost,

@@ -1,7 +1,8 @@
 """What a run's calls may cost."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 from distilabel_dagster.errors import CostLimitError
 
@@ -9,47 +10,65 @@ from distilabel_dagster.errors import CostLimitError
 class Budget:
     """Keeps the cost of a pipeline's calls under a limit; belongs to the event loop.
 
-    A call's price is known when it's answered, so those in flight count with the mean price of a call so far. What
-    the first few cost can't be foreseen: the limit may be passed by no more than the calls in flight.
+    A call's price is known when it's answered, so those in flight count with the mean price of a call so far, and until
+    that's known one is made at a time. The limit is passed by as much as calls cost more than the mean.
 
     Args:
         max_cost_usd: the limit for all runs of the pipeline under its signature; None for none.
         spent_usd: what earlier runs have paid.
+        calls_priced: for how many calls.
     """
 
-    def __init__(self, max_cost_usd: float | None, spent_usd: float = 0.0) -> None:
+    def __init__(self, max_cost_usd: float | None, spent_usd: float = 0.0, calls_priced: int = 0) -> None:
         self._limit = max_cost_usd
         self.spent_usd = spent_usd
-        self._priced = 0
-        self._paid_here = 0.0
+        self._priced = calls_priced
         self._in_flight = 0
+        self._changed = asyncio.Condition()
 
     def add(self, cost_usd: float | None) -> None:
         """Count what a call cost; None where that isn't known."""
         if cost_usd is not None:
             self.spent_usd += cost_usd
-            self._paid_here += cost_usd
             self._priced += 1
 
-    @contextlib.contextmanager
-    def spending(self) -> Iterator[None]:
+    @property
+    def _reserved_usd(self) -> float:
+        """What the calls in flight are going to cost."""
+        return self._in_flight * (self.spent_usd / self._priced if self._priced else 0.0)
+
+    @contextlib.asynccontextmanager
+    async def spending(self) -> AsyncIterator[None]:
         """Make a call in the block.
 
         Raises:
             CostLimitError: it might cost more than is left; it isn't made.
         """
-        mean = self._paid_here / self._priced if self._priced else 0.0
-        expected = self.spent_usd + self._in_flight * mean
-        if self._limit is not None and expected >= self._limit:
-            raise CostLimitError(
-                f"The calls of this pipeline have cost ${self.spent_usd:.4f}, and `max_cost_usd` is ${self._limit:g}: no "
-                "further call is made. What was answered is kept; raise the limit and start the same run again to go "
-                "on.",
-                cost_usd=self.spent_usd,
-                max_cost_usd=self._limit,
-            )
-        self._in_flight += 1
+        if self._limit is None:
+            yield
+            return
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._priced or not self._in_flight)
+            self._check(self._limit)
+            self._in_flight += 1
         try:
             yield
         finally:
-            self._in_flight -= 1
+            async with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def _check(self, limit: float) -> None:
+        if self.spent_usd + self._reserved_usd < limit:
+            return
+        on_the_wire = (
+            f", and {self._in_flight} more are on the wire (about ${self._reserved_usd:.4f})"
+            if self._in_flight
+            else ""
+        )
+        raise CostLimitError(
+            f"The calls of this pipeline have cost ${self.spent_usd:.4f}{on_the_wire}; `max_cost_usd` is ${limit:g}, so no "
+            "further call is made. What is answered is kept; raise the limit and start the same run again to go on.",
+            cost_usd=self.spent_usd,
+            max_cost_usd=limit,
+        )

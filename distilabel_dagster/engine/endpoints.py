@@ -1,9 +1,11 @@
 """The limits of a run's models: one for each model at each endpoint, whichever steps use it."""
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final, Protocol
 
 from distilabel_dagster.engine.calls import Request
@@ -13,13 +15,19 @@ from distilabel_dagster.models.model import RemoteModel
 
 _CHARACTERS_PER_TOKEN: Final = 4
 _BLOCKS_PER_MINUTE: Final = 240
+_HORIZON_S: Final = 2.0
 
 
 class Rates(Protocol):
     """Amounts per minute, shared by all who share a ledger."""
 
-    def reserve(self, limit_key: str, amount: float, per_minute: float, now: float) -> float:
-        """Take an amount, and give the time from which it may be used, in seconds since 1970."""
+    def reserve(
+        self, limit_key: str, amount: float, per_minute: float, now: float, *, horizon_s: float = inf
+    ) -> float:
+        """Take an amount, and give the time from which it may be used, in seconds since 1970.
+
+        A time beyond the horizon means that nothing was taken: ask again by then.
+        """
         ...
 
     def settle(self, limit_key: str, difference: float, per_minute: float) -> None:
@@ -33,10 +41,13 @@ class OwnRates:
     def __init__(self) -> None:
         self._free_at: dict[str, float] = {}
 
-    def reserve(self, limit_key: str, amount: float, per_minute: float, now: float) -> float:
+    def reserve(
+        self, limit_key: str, amount: float, per_minute: float, now: float, *, horizon_s: float = inf
+    ) -> float:
         """Take an amount, and give the time from which it may be used."""
         begins = max(self._free_at.get(limit_key, now), now)
-        self._free_at[limit_key] = begins + amount * 60 / per_minute
+        if begins <= now + horizon_s:
+            self._free_at[limit_key] = begins + amount * 60 / per_minute
         return begins
 
     def settle(self, limit_key: str, difference: float, per_minute: float) -> None:
@@ -73,24 +84,33 @@ class RatePace:
 
     async def wait(self, tokens: int) -> None:
         """Wait until a call that will use about `tokens` may begin."""
-        begins = await self._next_request() if self._requests_per_minute else 0.0
-        if self._tokens_per_minute and tokens:
-            arguments = f"{self._key} tokens", tokens, self._tokens_per_minute, time.time()
-            begins = max(begins, await self._run(self._rates.reserve, *arguments))
+        begins = 0.0
+        async with self._turn:  # in order, and one at a time where there's a wait
+            if self._requests_per_minute:
+                begins = await self._next_request(self._requests_per_minute)
+            if self._tokens_per_minute and tokens:
+                begins = max(begins, await self._reserve("tokens", tokens, self._tokens_per_minute))
         left_s = begins - time.time()
         if left_s > 0:
             await asyncio.sleep(left_s)
 
-    async def _next_request(self) -> float:
+    async def _next_request(self, per_minute: float) -> float:
         """The time of the next call; a quarter of a second's worth is reserved at once."""
-        per_minute = self._requests_per_minute or 0.0
-        async with self._turn:
-            if not self._reserved:
-                count = max(1, int(per_minute / _BLOCKS_PER_MINUTE))
-                arguments = f"{self._key} requests", count, per_minute, time.time()
-                begins = await self._run(self._rates.reserve, *arguments)
-                self._reserved = [begins + index * 60 / per_minute for index in reversed(range(count))]
-            return self._reserved.pop()
+        if not self._reserved:
+            count = max(1, int(per_minute / _BLOCKS_PER_MINUTE))
+            begins = await self._reserve("requests", count, per_minute)
+            self._reserved = [begins + index * 60 / per_minute for index in reversed(range(count))]
+        return self._reserved.pop()
+
+    async def _reserve(self, what: str, amount: float, per_minute: float) -> float:
+        """Take an amount when its time is near: what is reserved by a run that ends is lost to the next."""
+        reserve = functools.partial(self._rates.reserve, horizon_s=_HORIZON_S)
+        while True:
+            now = time.time()
+            begins = float(await self._run(reserve, f"{self._key} {what}", amount, per_minute, now))
+            if begins <= now + _HORIZON_S:
+                return begins
+            await asyncio.sleep(min(begins - now - _HORIZON_S, _HORIZON_S))
 
     async def settle(self, estimated: int, used: int) -> None:
         """Tell what a call has used."""

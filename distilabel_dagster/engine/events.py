@@ -169,7 +169,7 @@ class StepFinished(RunEvent):
 
     def __str__(self) -> str:
         failed = f", {self.rows_failed} rows failed" if self.rows_failed else ""
-        calls = f"; {describe_usage(self.usage)}" if self.usage is not None else ""
+        calls = f"; in all runs {describe_usage(self.usage)}" if self.usage is not None else ""
         return (
             f"Step `{self.step}`: finished with {self.rows} rows "
             f"({_count(self.batches_computed, 'batch')} computed, {self.batches_reused} reused{failed}){calls}"
@@ -200,6 +200,7 @@ class StepStopped(RunEvent):
         step: its name.
         rows: rows that are committed.
         given_up: batches that were being computed when the grace period ended; they're computed again next time.
+        keeps_answers: whether they wait for calls to a model, whose answers are kept one by one.
     """
 
     level: ClassVar[str] = "warning"
@@ -207,14 +208,16 @@ class StepStopped(RunEvent):
     step: str
     rows: int
     given_up: int
+    keeps_answers: bool = False
 
     def __str__(self) -> str:
-        lost = (
-            f"; {_count(self.given_up, 'batch')} didn't finish in time and will be computed next time (a smaller "
-            "`input_batch_size` loses less)"
-            if self.given_up
-            else ""
-        )
+        lost = ""
+        if self.given_up:
+            lost = f"; {_count(self.given_up, 'batch')} will be computed next time" + (
+                ", from the answers that are kept"
+                if self.keeps_answers
+                else " (they didn't finish in time; a smaller `input_batch_size` loses less)"
+            )
         return f"Step `{self.step}`: stop received, {self.rows} rows are committed{lost}"
 
 

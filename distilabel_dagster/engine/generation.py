@@ -274,8 +274,11 @@ class StepCalls:
         async def attempt() -> list[dict[str, Any]]:
             nonlocal attempts
             attempts += 1
-            begun_at = time.monotonic()
-            with generation.budget.spending():
+            taken_over = await self._look_again(model, group) if generation.io.is_silent else None
+            if taken_over is not None:
+                return taken_over
+            async with generation.budget.spending():
+                begun_at = time.monotonic()
                 responses = await model.attempt(
                     [request.content for request in requests], requests[0].count, requests[0].kwargs
                 )
@@ -298,6 +301,18 @@ class StepCalls:
         )
         return answered.value
 
+    async def _look_again(
+        self, model: RemoteModel, group: dict[bytes, Request]
+    ) -> list[dict[str, Any]] | None:
+        """Claim calls once more after a long silence; give their answers if others have made them meanwhile."""
+        while True:
+            begun = await self.generation.io.begin(self.in_run(model.model_name, model.endpoint), list(group))
+            if group.keys() <= begun.found.keys():
+                return [begun.found[key].response for key in group]
+            if not group.keys() & begun.elsewhere:
+                return None
+            await self.generation.endpoints.limiter(model).pause(_LONGEST_LOOK_S)
+
     async def _keep(
         self,
         model: RemoteModel,
@@ -317,8 +332,12 @@ class StepCalls:
             for (key, request), response in zip(group.items(), responses, strict=True)
             if model.is_paid(response)
         ]
-        if paid:
-            await generation.io.store(paid)
+        # Where another run has paid for the same meanwhile, the first answer counts: it's what a resume would read.
+        others = await generation.io.store(paid) if paid else {}
+        responses = [
+            others[key].response if key in others else response
+            for key, response in zip(group, responses, strict=True)
+        ]
         unpaid = group.keys() - {each.response.key for each in paid}
         if unpaid:
             self.tally.failures["no_text"] += len(unpaid)
@@ -327,6 +346,10 @@ class StepCalls:
         return responses
 
     def _note_failure(self, model: RemoteModel, key: bytes, error: ModelCallError) -> None:
+        if error.kind not in self.tally.failures:
+            _logger.warning(
+                "Step `%s`: %s Of this kind, only the first failed call is told here.", self.step, error
+            )
         self.tally.failures[error.kind] += 1
         attempt = FailedAttempt(
             key=key,

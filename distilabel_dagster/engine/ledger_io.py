@@ -2,21 +2,31 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from distilabel_dagster.engine.worker import ThreadWorker
 from distilabel_dagster.errors import CacheError
-from distilabel_dagster.ledger.calls import Begun, FailedAttempt, Paid, StepInRun
+from distilabel_dagster.ledger.calls import (
+    Begun,
+    FailedAttempt,
+    Paid,
+    StepInRun,
+    StoredResponse,
+    encode_row,
+)
 from distilabel_dagster.ledger.responses import ResponseLedger
+
+_SILENT_AFTER_S: Final = 20.0
 
 
 @dataclass(slots=True)
 class _Round:
     """What the next two transactions do: one keeps what came, one says what is there for those who ask."""
 
-    kept: "asyncio.Future[None]"
+    kept: "asyncio.Future[dict[bytes, StoredResponse]]"
     begun: "asyncio.Future[Begun]"
     wanted: dict[StepInRun, list[bytes]] = field(default_factory=dict)
     paid: list[Paid] = field(default_factory=list)
@@ -51,6 +61,12 @@ class LedgerIO:
         self._worker: ThreadWorker | None = None
         self._round: _Round | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._reached_at = time.monotonic()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the ledger wasn't reached for so long (a pause, a machine asleep) that others may have taken over."""
+        return time.monotonic() - self._reached_at > _SILENT_AFTER_S
 
     def open(self) -> ResponseLedger | None:
         """Give the ledger, ready for claims; from any thread, while nothing is written.
@@ -81,15 +97,21 @@ class LedgerIO:
         turn.wanted.setdefault(step, []).extend(keys)
         return await asyncio.shield(turn.begun)
 
-    async def store(self, paid: Sequence[Paid]) -> None:
+    async def store(self, paid: Sequence[Paid]) -> dict[bytes, StoredResponse]:
         """Keep what was answered; when this returns it's durable.
+
+        Returns:
+            Those of other runs that came first under some of the keys, and stay.
 
         Raises:
             CacheError: the ledger can't be written.
+            TypeError: a response isn't JSON data; what others store isn't touched.
         """
+        for each in paid:
+            encode_row(each.response)  # seen here, since what joins a round succeeds or fails with it
         turn = self._next_round()
         turn.paid += paid
-        await asyncio.shield(turn.kept)
+        return await asyncio.shield(turn.kept)
 
     def note_failure(self, attempt: FailedAttempt) -> None:
         """Record an attempt that failed, with the next round."""
@@ -126,17 +148,20 @@ class LedgerIO:
     ) -> None:
         try:
             done.set_result(await self.run(function, turn))
+            self._reached_at = time.monotonic()
         except Exception as error:  # noqa: BLE001  (handed to all that wait)
             done.set_exception(error)
 
-    def _keep(self, turn: _Round) -> None:
+    def _keep(self, turn: _Round) -> dict[bytes, StoredResponse]:
         ledger = self.open()
+        others: dict[bytes, StoredResponse] = {}
         if ledger is None:
-            return
+            return others
         if turn.paid or turn.failed:
-            ledger.store(turn.paid, turn.failed)
+            others = ledger.store(turn.paid, turn.failed)
         if turn.released:
             ledger.release(turn.released)
+        return others
 
     def _begin(self, turn: _Round) -> Begun:
         ledger = self.open()

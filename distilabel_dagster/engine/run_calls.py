@@ -45,7 +45,7 @@ class RunCalls:
         self._cache = cache
         self._options = options
         self._io = LedgerIO(open_ledger)
-        self._spent_usd = 0.0
+        self._spent = 0.0, 0
         self._ledger: ResponseLedger | None = None
         self._generation: Generation | None = None
         self._is_stopped = False
@@ -70,7 +70,8 @@ class RunCalls:
         if self._ledger is None:
             return {name: Tally() for name in self._steps}
         engine = self._ledger.engine
-        self._spent_usd = add_up(read_usage(engine, partition=self._cache.signature).values()).cost_usd
+        spent = add_up(read_usage(engine, partition=self._cache.signature).values())
+        self._spent = spent.cost_usd, spent.calls - spent.calls_without_price
         return {
             name: Tally(
                 add_up(read_usage(engine, step_key=self.step_key(name)).values()) if models[name] else None
@@ -101,7 +102,7 @@ class RunCalls:
             self._generation = Generation(
                 self._io,
                 Endpoints(remote, rates, self._io.run),
-                Budget(self._options.max_cost_usd, self._spent_usd),
+                Budget(self._options.max_cost_usd, *self._spent),
                 partition=self._cache.signature,
                 run_id=self._options.run_id or uuid.uuid4().hex,
             )

@@ -122,7 +122,8 @@ class StepRunner:
             state.finished.add(self.name)
             state.emit(self._describe_end())
         else:
-            state.emit(StepStopped(self.name, log.committed_rows, self._given_up))
+            keeps_answers = self._worker.waits_for_calls
+            state.emit(StepStopped(self.name, log.committed_rows, self._given_up, keeps_answers))
         state.ended.add(self.name)
         state.notify()
 
@@ -246,8 +247,7 @@ class StepRunner:
 
     async def _let_end(self) -> list[Exception]:
         """Wait for the batches that are being computed, and leave them; give what failed them."""
-        outputs = [each.output for each in self._in_flight]
-        ends = await asyncio.gather(*outputs, return_exceptions=True)
+        ends = await asyncio.gather(*(each.output for each in self._in_flight), return_exceptions=True)
         self._given_up += len(self._in_flight)
         self._in_flight.clear()
         return [end for end in ends if isinstance(end, Exception)]

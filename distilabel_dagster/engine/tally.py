@@ -8,7 +8,7 @@ from distilabel_dagster.ledger.usage import Usage
 
 def describe_usage(usage: Usage) -> str:
     """Say in a line what calls came to."""
-    told = [f"{usage.calls} calls", f"{usage.calls_reused} reused"]
+    told = [f"{usage.calls} call{'' if usage.calls == 1 else 's'}", f"{usage.calls_reused} reused"]
     if usage.input_tokens or usage.output_tokens:
         told.append(f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out")
     if usage.cost_usd:

@@ -164,15 +164,15 @@ def select_by_keys(
         yield from connection.exec_driver_sql(query, values).all()
 
 
-def insert_missing(connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> None:
-    """Insert rows, in the table's order of columns; leave those alone whose key is there already.
+def insert_missing(connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> int:
+    """Insert rows, in the table's order of columns; leave those alone whose key is there already. Give how many are new.
 
     The driver's own statement, as in `select_by_keys`.
     """
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     marks = ", ".join(mark for _ in table.columns)
     statement = f"INSERT INTO {table.name} VALUES ({marks}) ON CONFLICT (key) DO NOTHING"  # noqa: S608 (names from the schema)
-    connection.exec_driver_sql(statement, rows)
+    return connection.exec_driver_sql(statement, rows).rowcount
 
 
 def upsert(

@@ -14,6 +14,8 @@ _SELECT: Final = select(RATE_LIMITS_TABLE).where(
     RATE_LIMITS_TABLE.c.limit_key.in_(bindparam("limit_keys", expanding=True))
 )
 
+_LONGEST_WAIT_S: Final = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -53,7 +55,8 @@ class RateLimits:
         """Take amounts from several limits, and tell from when on they may be used: `now`, or a later time.
 
         What is reserved by a process that dies is lost to the others. With a horizon that is bounded: a time
-        beyond it means that nothing was reserved, and one has to ask again by then.
+        beyond it means that nothing was reserved, and one has to ask again by then. No wait is longer than ten minutes:
+        what says so was written before a clock was set back.
 
         Args:
             wanted: limits and amounts, each limit once.
@@ -65,7 +68,7 @@ class RateLimits:
         """
         with exclusive_transaction(self.engine, is_durable=False) as connection:
             free_at = _read(connection, [each.limit_key for each in wanted])
-            begin = max([now, *free_at.values()])
+            begin = min(max([now, *free_at.values()]), now + _LONGEST_WAIT_S)
             if begin <= now + horizon_s:
                 after = {each.limit_key: begin + each.amount * 60.0 / each.per_minute for each in wanted}
                 _write(connection, after)

@@ -192,27 +192,39 @@ class ResponseLedger:
         }
         return Begun(stored, claimed, elsewhere=frozenset(keys) - stored.keys() - claimed)
 
-    def store(self, paid: Sequence[Paid], failed: Sequence[FailedAttempt] = ()) -> None:
+    def store(
+        self, paid: Sequence[Paid], failed: Sequence[FailedAttempt] = ()
+    ) -> dict[bytes, StoredResponse]:
         """Keep responses, count what they used, and note attempts that failed: all of it, or nothing.
 
         When it returns, responses survive a loss of power. Under each key the first response stays; a later one
         is counted, since it was paid, and dropped. The keys' claims end, whosever they are; those of failed
         attempts go on.
 
+        Returns:
+            The responses of other runs that stay in place of some of these: what the rows are to be made of.
+
         Raises:
             CacheError: the database can't be written; nothing was kept, and one may try again.
             TypeError: a response isn't JSON data.
         """
         rows = [encode_row(each.response) for each in paid]
+        others: dict[bytes, StoredResponse] = {}
         failures = [encode_failure(each) for each in failed]
         used = usage_of(paid, failed)
         with self._lock, self._exclusive(is_durable=bool(rows)) as connection:
             if rows:
-                insert_missing(connection, RESPONSES_TABLE, rows)
-                drop_claims(connection, [each.response.key for each in paid])
+                keys = [each.response.key for each in paid]
+                if insert_missing(connection, RESPONSES_TABLE, rows) != len(rows):
+                    there = select_by_keys(connection, RESPONSES_TABLE, _COLUMNS, keys)
+                    found = {row[0]: decode_row(row, self.location) for row in there}
+                    ours = {each.response.key: each.response.run_id for each in paid}
+                    others = {key: each for key, each in found.items() if each.run_id != ours[key]}
+                drop_claims(connection, keys)
             if failures:
                 connection.execute(insert(FAILED_ATTEMPTS_TABLE), failures)
             count_usage(connection, used)
+        return others
 
     def release(self, keys: Iterable[bytes]) -> None:
         """Give claims of this process back, for calls that it won't make after all; others are left alone.

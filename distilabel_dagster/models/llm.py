@@ -282,8 +282,11 @@ class AsyncLLM(RemoteModel, LLM):
         """Call `agenerate` for each input, `max_concurrency` at a time, in an event loop of its own.
 
         Safe to call from several threads, and from a thread whose own event loop is running: that one is blocked
-        until all are answered.
+        until all are answered. In a run it's as good as `generate_outputs`.
         """
+        caller = find_caller(self)
+        if caller is not None:
+            return caller.answer(self, list(inputs), num_generations, kwargs)
         return run_apart(self._generate_all(inputs, num_generations, kwargs))
 
     def ask(

@@ -3,7 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -12,6 +12,7 @@ from distilabel_dagster.base.serializable import is_secret
 from distilabel_dagster.base.signature import describe_identity
 
 _PER_MILLION = 1_000_000
+_MOST_TOKENS = 2**53
 
 
 class Model(RuntimeParametersMixin):
@@ -90,6 +91,11 @@ class Model(RuntimeParametersMixin):
     @property
     def _logger(self) -> logging.Logger:
         return logging.getLogger(f"distilabel_dagster.llm.{self.model_name}")
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Tell whether a value can be a number of tokens; an endpoint may answer with anything."""
+    return type(value) is int and 0 <= value < _MOST_TOKENS
 
 
 def without_secrets(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from distilabel_dagster.models.llm import GenerateOutput
+from distilabel_dagster.models.model import is_count
 
 
 class Logprob(TypedDict):
@@ -82,7 +83,7 @@ def _read_usage(usage: Any) -> dict[str, list[int]]:
         return {}
     names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
     counts = {name: usage.get(theirs) for name, theirs in names.items()}
-    return {name: [count] for name, count in counts.items() if isinstance(count, int)}
+    return {name: [count] for name, count in counts.items() if is_count(count)}
 
 
 def _read_logprobs(logprobs: Any) -> list[list[Logprob]] | None:

@@ -1,6 +1,7 @@
 """One call with its attempts: which failures are tried again, when, and what comes of it in the end."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from distilabel_dagster.models.provider_errors import FAILURE_KINDS
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+_LONGEST_WAIT_S: Final = 3_600.0
+_TOLD_WAIT_S: Final = 30.0
 _MOST_DOUBLINGS: Final = 16
 _OVERLOADED: Final = "rate_limit"
 _SHARE_WHILE_OTHERS_ARE_ANSWERED: Final = 0.1
 _T = TypeVar("_T")
+_logger = logging.getLogger("distilabel_dagster.llm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ async def call_with_retries(
 
     A failure's Retry-After holds all calls to the endpoint; without one, this call pauses for 0.5 s, then twice as
     long each time up to 30 s, less a random half of it. A place in flight is held during an attempt, and during a pause
-    as long as the endpoint answers nobody.
+    as long as the endpoint answers nobody. One that asks to wait for more than an hour can't be used now.
 
     Args:
         attempt: makes one attempt.
@@ -124,6 +128,10 @@ class _Course:
         if self._used_up > self._max_retries or not FAILURE_KINDS[failure.kind].is_retried:
             raise _conclude(failure, self.attempts, self._limiter, self._first_begun_at or 0.0)
         if wait_s is not None:
+            if wait_s > _LONGEST_WAIT_S:
+                raise _build_unavailable_error(failure, self.attempts)
+            if wait_s > _TOLD_WAIT_S:
+                _logger.warning("%s It asks to wait for %.0f s, and that is waited for.", failure, wait_s)
             self._limiter.cool_down(wait_s)
             return 0.0
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self.attempts - 1, _MOST_DOUBLINGS))

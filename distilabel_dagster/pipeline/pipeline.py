@@ -83,12 +83,13 @@ class Pipeline(PipelineDeclaration):
         Args:
             parameters: step -> runtime parameter -> value; they count for this run.
             load_groups: groups of steps to run apart from others, or "sequential_step_execution".
-            use_cache: False computes everything anew.
+            use_cache: False computes all rows anew, from the answers of models that are kept.
             dataset: rows to start from instead of a generator step: a list of dicts, a `datasets.Dataset`, a pandas
                 DataFrame.
             dataset_batch_size: rows per batch of `dataset`.
-            on_error: what becomes of rows on which an ordinary step fails: "impute" keeps them without the step's
-                outputs, marked as failed, and the next run tries them again; "raise" ends the run.
+            on_error: what becomes of rows on which an ordinary step raises: "impute" keeps them without the step's
+                outputs, marked as failed, and the next run tries them again; "raise" ends the run. A row that fails a
+                task, since its call failed or its answer can't be read, is kept either way.
             max_cost_usd: US dollars that the calls of its models may cost under this signature, earlier runs
                 included.
 

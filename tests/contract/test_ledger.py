@@ -132,7 +132,8 @@ def test_the_first_response_stays_and_the_second_is_counted(
     ledger: ResponseLedger, second: ResponseLedger
 ) -> None:
     ledger.store([pay(1, "first"), pay(1, "twin")])
-    second.store([pay(1, "second"), pay(2, "new")])
+    others = second.store([pay(1, "second", run_id="run-2"), pay(2, "new", run_id="run-2")])
+    assert {key: stored.response["text"] for key, stored in others.items()} == {key_of(1): "first"}
     texts = {key: stored.response["text"] for key, stored in ledger.look_up(keys_of([1, 2])).items()}
     assert texts == {key_of(1): "first", key_of(2): "new"}
     assert read_usage(ledger.engine)[STEP].calls == 4

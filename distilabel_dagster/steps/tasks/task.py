@@ -12,6 +12,9 @@ class Task(RowTask):
     fails, the answer can't be read), the task's outputs are None, the raw answer is kept, and the reason stands
     under `error_<step>` in the row's `distilabel_metadata`; the other rows aren't touched.
 
+    A `process` of one's own asks by `self.llm.generate_outputs(messages, **self.llm.get_generation_kwargs())`: what goes
+    past that isn't in the ledger, and is paid for each time.
+
     Attributes:
         llm: the model that is asked; tasks may share one.
         group_generations: one row per input with a list per output column, instead of a row per generation.

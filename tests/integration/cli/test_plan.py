@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +111,37 @@ def test_plan_can_be_stopped(workspace: Path, tmp_path: Path, number: int, code:
     assert process.returncode == code, err
     assert out.count("calls to make") == 0
     assert "Stop requested" in err
+
+
+def test_trusted_module_may_hold_the_class_of_a_schema(command: Command, workspace: Path) -> None:
+    (workspace / "schemas_of_mine.py").write_text(
+        "from pydantic import BaseModel\n\n\nclass Person(BaseModel):\n    name: str\n", encoding="utf-8"
+    )
+    (workspace / "declare_people.py").write_text(
+        "from distilabel_dagster.models import OpenAILLM\n"
+        "from distilabel_dagster.pipeline import Pipeline\n"
+        "from distilabel_dagster.steps import LoadDataFromDicts\n"
+        "from distilabel_dagster.steps.tasks import StructuredGeneration\n"
+        "from schemas_of_mine import Person\n\n"
+        "with Pipeline('people') as pipeline:\n"
+        "    load = LoadDataFromDicts(name='load', data=[{'instruction': 'who?'}])\n"
+        "    llm = OpenAILLM(model='m', base_url='http://127.0.0.1:9/v1')\n"
+        "    load >> StructuredGeneration(name='person', schema=Person, llm=llm)\n"
+        "pipeline.save('people.yaml')\n",
+        encoding="utf-8",
+    )
+    made = subprocess.run(
+        [sys.executable, "declare_people.py"],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(workspace)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    code, out, err = command("plan", "--config", "people.yaml", "--trusted-module", "schemas_of_mine")
+    assert code == 0, err
+    assert "person" in out
+    code, _, err = command("plan", "--config", "people.yaml", "--trusted-module", "not_there")
+    assert code == 1
+    assert "`--trusted-module not_there`: it can't be imported" in err

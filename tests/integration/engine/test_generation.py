@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distilabel_dagster.engine import ledger_io
 from distilabel_dagster.engine.events import RunStopped, StepFinished, StepStopped
 from distilabel_dagster.errors import (
     CacheFullError,
@@ -17,6 +18,7 @@ from distilabel_dagster.errors import (
     ModelCallError,
     StepProcessError,
 )
+from distilabel_dagster.ledger.calls import Paid, StepInRun, StoredResponse
 from distilabel_dagster.ledger.responses import ResponseLedger
 from tests.integration.engine.llm_runs import Ask, LedgerBench, OneByOneLLM, Server, SimLLM
 from tests.unit.engine.runs import Numbers
@@ -143,12 +145,11 @@ def test_an_answer_without_text_is_a_failed_row(bench: Make, server: Server, sai
         {"generations": ["x", "y"]},
         {"generations": "x"},
         {"no": "generations"},
-        {"generations": ["x"], "statistics": {"input_tokens": ["many"]}},
         {"generations": ["x"], "score": [object()]},
         {"generations": ["x"], "statistics": 5},
         {("a", "tuple"): 1},
     ],
-    ids=["too many", "no list", "no generations", "no numbers", "no data", "no statistics", "no name"],
+    ids=["too many", "no list", "no generations", "no data", "no statistics", "no name"],
 )
 def test_what_is_no_output_fails_its_row_only_and_is_not_kept(bench: Make, server: Server, said: Any) -> None:
     server.reply = lambda text, nth: said if text == "q3" and not nth else text
@@ -160,6 +161,22 @@ def test_what_is_no_output_fails_its_row_only_and_is_not_kept(bench: Make, serve
     )
     run.go()
     assert answers(run.rows("ask"))[3] == "q3", "what can't be read isn't taken from the ledger for ever"
+
+
+@pytest.mark.parametrize("count", [2**70, -1, True, "many", 0.5])
+def test_numbers_of_tokens_that_can_be_none_are_left_out(bench: Make, server: Server, count: Any) -> None:
+    odd = {"generations": ["x"], "statistics": {"input_tokens": [count]}, "finish_reasons": [3]}
+    server.reply = lambda text, nth: odd if text == "q3" else text
+    run = bench(one_task(30))
+    run.go()
+    assert answers(run.rows("ask")) == [
+        *(f"q{row}" for row in range(3)),
+        "x",
+        *(f"q{row}" for row in range(4, 30)),
+    ]
+    assert server.calls == 30
+    run.go()
+    assert server.calls == 30
 
 
 def test_values_that_are_nearly_json_are_equal_now_and_later(bench: Make, server: Server) -> None:
@@ -445,3 +462,42 @@ def test_tokens_per_minute_are_charged_as_they_were_used(bench: Make, server: Se
     charged = (free_at - before) * 10_000
     assert charged >= 40
     assert server.calls == 8
+
+
+def test_a_run_that_was_paused_takes_what_others_paid_for_meanwhile(
+    bench: Make, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call looks again whether it's still its own, as after a long pause; the first answer under a key counts."""
+    monkeypatch.setattr(ledger_io, "_SILENT_AFTER_S", -1.0)
+    run = bench(one_task(12, llm_options={"max_concurrency": 3}))
+    theirs: dict[bytes, Any] = {}
+
+    def take_over(count: int) -> None:
+        """While the first call is out, another run stores answers under all keys that are claimed by then."""
+        if count != 1:
+            return
+        with sqlite3.connect(str(run.path)) as connection:
+            keys = [row[0] for row in connection.execute("select key from claims")]
+        for key in keys:
+            theirs[key] = StoredResponse(
+                key,
+                {"generations": ["theirs"]},
+                "sim",
+                "",
+                None,
+                None,
+                None,
+                None,
+                0.1,
+                1,
+                0.0,
+                "another run",
+            )
+        with ResponseLedger(str(run.path)) as ledger:
+            step = StepInRun("another", "another", "another", "sim", "")
+            ledger.store([Paid(stored, step) for stored in theirs.values()])
+
+    server.on_ask = take_over
+    run.go()
+    assert answers(run.rows("ask")).count("theirs") == len(theirs) > 3
+    assert server.calls <= 12 - len(theirs) + 3

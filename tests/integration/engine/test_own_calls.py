@@ -28,6 +28,41 @@ def ask(llm: LLM, *texts: str) -> list[Any]:
     return [output["generations"][0] for output in outputs]
 
 
+class PastTheContract(Task):
+    """Calls `generate`, which distilabel's users do as well."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["n"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["answer"]
+
+    def format_input(self, input: Any) -> Any:  # noqa: A002 (distilabel's name)
+        raise AssertionError("not used")
+
+    def format_output(self, output: Any, input: Any = None) -> Any:  # noqa: A002 (distilabel's name)
+        raise AssertionError("not used")
+
+    def process(self, inputs: Any) -> Any:  # type: ignore[override]  # as any task's
+        outputs = self.llm.generate([chat(f"q{row['n']}") for row in inputs])
+        yield [
+            {**row, "answer": output["generations"][0]} for row, output in zip(inputs, outputs, strict=True)
+        ]
+
+
+def test_generate_of_a_remote_model_has_the_ledger_under_it_too(bench: Make, server: Server) -> None:
+    def make() -> Any:
+        return Numbers(name="load", count=6) >> PastTheContract(name="ask", llm=SimLLM())
+
+    bench(make).go()
+    again = bench(make)
+    again.go(use_cache=False)
+    assert server.calls == 6
+    assert [row["answer"] for row in again.rows("ask")] == [f"q{n}#0" for n in range(6)]
+
+
 class Twice(Task):
     """Asks twice per batch, the second time about the first answers."""
 

@@ -152,6 +152,19 @@ def test_retry_after_holds_all_calls_to_the_endpoint() -> None:
     run_virtually(main())
 
 
+def test_an_endpoint_that_asks_to_wait_for_hours_ends_the_run() -> None:
+    caller = Caller([failure("rate_limit", 7_200.0)])
+    with pytest.raises(ModelUnavailableError):
+        run(caller)
+    assert len(caller.at) == 1
+
+
+def test_a_long_wait_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caller = Caller([failure("rate_limit", 600.0)])
+    run(caller)
+    assert "It asks to wait for 600 s" in caplog.text
+
+
 def test_retry_after_of_nothing_is_no_leave_to_hammer() -> None:
     caller = Caller([failure("rate_limit", 0.0)] * 4)
     run(caller)
