@@ -68,7 +68,7 @@ class ResponseLedger:
         >>> with ResponseLedger(f"{tempfile.mkdtemp()}/ledger.sqlite") as ledger:
         ...     assert key in ledger.begin({step: [key]}).claimed
         ...     answer = StoredResponse(key, {"text": "Hi"}, "m", "", None, 3, 1, None, 0.2, 1, 0.0, "run-1")
-        ...     ledger.store([Paid(answer, step)])
+        ...     _ = ledger.store([Paid(answer, step)])
         ...     ledger.begin({step: [key]}).found[key].response
         {'text': 'Hi'}
     """
