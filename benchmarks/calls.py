@@ -16,16 +16,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulated import CAP, ROWS, TASKS, SimulatedLLM, Span, free_span_s, ideal_span_s
+from benchmarks.simulated import CAP, ROWS, TASKS, SimulatedLLM, Span, ideal_span_s
 
 RESULTS = Path(__file__).parent / "results" / "calls.json"
 TARGETS = {"constant": 1.15, "lognormal": 1.05}
-CASES = [(kind, batch_size) for kind in TARGETS for batch_size in (50, 10)]
+CASES = [
+    (kind, is_shared, batch_size)
+    for is_shared in (True, False)
+    for kind in TARGETS
+    for batch_size in (50, 10)
+]
 REPEATS = 5
 TEXT = "word " * 50
 
 
-def run_once(kind: str, batch_size: int) -> dict[str, float]:
+def run_once(kind: str, is_shared: bool, batch_size: int) -> dict[str, float]:
     """Run the pipeline in this process, in a new cache."""
     from distilabel_dagster.pipeline import Pipeline
     from distilabel_dagster.steps import LoadDataFromDicts
@@ -35,7 +40,7 @@ def run_once(kind: str, batch_size: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory, Pipeline("calls", cache_dir=directory) as pipeline:
         before: Any = LoadDataFromDicts(name="load", data=[{"text": f"{row} {TEXT}"} for row in range(ROWS)])
         for task in range(TASKS):
-            llm = SimulatedLLM(task=task, kind=kind, max_concurrency=CAP)
+            llm = SimulatedLLM(task=task, kind=kind, is_shared=is_shared, max_concurrency=CAP)
             ask = TextGeneration(
                 name=f"ask_{task}",
                 llm=llm,
@@ -52,30 +57,33 @@ def run_once(kind: str, batch_size: int) -> dict[str, float]:
 
 
 def main() -> int:
-    if len(sys.argv) == 3:
-        print(json.dumps(run_once(sys.argv[1], int(sys.argv[2]))))
+    if len(sys.argv) == 4:
+        print(json.dumps(run_once(sys.argv[1], sys.argv[2] == "shared", int(sys.argv[3]))))
         return 0
-    found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in CASES}
+    found: dict[tuple[str, bool, int], list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(REPEATS):
-        for kind, batch_size in CASES:
-            command = [sys.executable, "-m", "benchmarks.calls", kind, str(batch_size)]
+        for case in CASES:
+            kind, is_shared, batch_size = case
+            told = [kind, "shared" if is_shared else "apart", str(batch_size)]
+            command = [sys.executable, "-m", "benchmarks.calls", *told]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[kind, batch_size].append(json.loads(done.stdout))
-    rows = [describe(kind, batch_size, runs) for (kind, batch_size), runs in found.items()]
+            found[case].append(json.loads(done.stdout))
+    rows = [describe(*case, runs) for case, runs in found.items()]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
     print_table(rows)
     return 0
 
 
-def describe(kind: str, batch_size: int, runs: list[dict[str, float]]) -> dict[str, Any]:
-    ideal = ideal_span_s(kind, batch_size)
+def describe(kind: str, is_shared: bool, batch_size: int, runs: list[dict[str, float]]) -> dict[str, Any]:
+    ideal = ideal_span_s(kind, batch_size, is_shared=is_shared)
     spans = [run["span_s"] for run in runs]
     return {
         "latencies": kind,
+        "models": 1 if is_shared else TASKS,
         "batch_size": batch_size,
         "ideal_s": round(ideal, 3),
-        "without_order_s": round(free_span_s(kind), 3),
+        "without_order_s": round(ideal_span_s(kind, 1, is_shared=is_shared, in_order=False), 3),
         "span_s": round(statistics.median(spans), 3),
         "ratio": round(statistics.median(span / ideal for span in spans), 3),
         "best_ratio": round(min(span / ideal for span in spans), 3),
@@ -87,10 +95,20 @@ def describe(kind: str, batch_size: int, runs: list[dict[str, float]]) -> dict[s
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(title=f"{TASKS} chained tasks, {ROWS} rows, {CAP} calls in flight for each model")
-    for title in ("latencies", "batch", "ideal s", "span s", "ratio", "best", "target", "cpu s"):
+    told = {
+        "latencies": "latencies",
+        "models": "models",
+        "batch_size": "batch",
+        "ideal_s": "ideal s",
+        "span_s": "span s",
+        "ratio": "ratio",
+        "best_ratio": "best",
+        "target": "target",
+        "cpu_s": "cpu s",
+    }
+    for title in told.values():
         table.add_column(title, justify="left" if title == "latencies" else "right")
     for row in rows:
-        told = ("latencies", "batch_size", "ideal_s", "span_s", "ratio", "best_ratio", "target", "cpu_s")
         table.add_row(*(str(row[name]) for name in told))
     Console().print(table)
 

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import random
 import time
+from collections import deque
 from typing import Any
 
 from distilabel_dagster.models import AsyncLLM, ChatType, GenerateOutput
@@ -21,41 +22,59 @@ def draw_latencies(kind: str, task: int, rows: int = ROWS) -> list[float]:
     return [min(0.5, max(0.02, source.lognormvariate(-2.3, 0.6))) for _ in range(rows)]
 
 
-def ideal_span_s(kind: str, batch_size: int, rows: int = ROWS, cap: int = CAP) -> float:
-    """Simulate the chain of tasks: `cap` calls in flight for each, a batch handed on when it's whole and all before it are.
+def ideal_span_s(
+    kind: str,
+    batch_size: int,
+    *,
+    is_shared: bool = False,
+    in_order: bool = True,
+    rows: int = ROWS,
+    cap: int = CAP,
+) -> float:
+    """Simulate the chain of tasks: calls begin in the order in which they may, as soon as there's a place in flight.
 
     Args:
         kind: of the latencies.
-        batch_size: rows that go on together; 1 and `in_order=False` would be rows that overtake each other.
+        batch_size: rows that go on together, when all of them and all before them are answered.
+        is_shared: whether the tasks have one model, and so `cap` places together, or `cap` places each.
+        in_order: False lets rows go on one by one and overtake each other, which an engine that keeps their order can't.
         rows: rows of the dataset.
-        cap: calls in flight for each task.
+        cap: calls in flight.
     """
-    ready = [0.0] * rows
-    for task in range(TASKS):
-        done = _run_task(ready, draw_latencies(kind, task, rows), cap)
-        ready, before = [], 0.0
-        for start in range(0, rows, batch_size):
-            batch = done[start : start + batch_size]
-            before = max([before, *batch])
-            ready += [before] * len(batch)
-    return max(ready)
+    latencies = [draw_latencies(kind, task, rows) for task in range(TASKS)]
+    waiting: list[deque[tuple[int, int]]] = [deque() for _ in range(TASKS)]
+    free = [cap] * TASKS
+    left = [[min(batch_size, rows - start) for start in range(0, rows, batch_size)] for _ in range(TASKS)]
+    handed_on = [0] * TASKS
+    ends: list[tuple[float, int, int]] = []
+    now = 0.0
 
+    def begin(queue: int) -> None:
+        while free[queue] and waiting[queue]:
+            free[queue] -= 1
+            task, row = waiting[queue].popleft()
+            heapq.heappush(ends, (now + latencies[task][row], task, row))
 
-def free_span_s(kind: str, rows: int = ROWS, cap: int = CAP) -> float:
-    """Simulate rows that go on one by one and overtake each other, which an engine that keeps their order can't do."""
-    ready = [0.0] * rows
-    for task in range(TASKS):
-        ready = _run_task(ready, draw_latencies(kind, task, rows), cap)
-    return max(ready)
+    def arrive(task: int, arrived: range) -> None:
+        if task < TASKS:
+            waiting[0 if is_shared else task].extend((task, row) for row in arrived)
 
-
-def _run_task(ready: list[float], latencies: list[float], cap: int) -> list[float]:
-    places = [0.0] * cap
-    done = [0.0] * len(ready)
-    for row in sorted(range(len(ready)), key=lambda row: (ready[row], row)):
-        done[row] = max(heapq.heappop(places), ready[row]) + latencies[row]
-        heapq.heappush(places, done[row])
-    return done
+    arrive(0, range(rows))
+    begin(0)
+    while ends:
+        now, task, row = heapq.heappop(ends)
+        free[0 if is_shared else task] += 1
+        if not in_order:
+            arrive(task + 1, range(row, row + 1))
+        else:
+            left[task][row // batch_size] -= 1
+            while handed_on[task] < len(left[task]) and not left[task][handed_on[task]]:
+                start = handed_on[task] * batch_size
+                arrive(task + 1, range(start, min(start + batch_size, rows)))
+                handed_on[task] += 1
+        for queue in range(TASKS):
+            begin(queue)
+    return now
 
 
 class Span:
@@ -71,10 +90,16 @@ class SimulatedLLM(AsyncLLM):
 
     task: int
     kind: str
+    is_shared: bool = False
 
     @property
     def model_name(self) -> str:
-        return f"simulated-{self.task}"
+        return "simulated" if self.is_shared else f"simulated-{self.task}"
+
+    @property
+    def endpoint(self) -> str:
+        """Limits go by endpoint and model: with one of each, the tasks share their places in flight."""
+        return "simulated"
 
     async def agenerate(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:  # noqa: A002
         text = str(input[-1]["content"])

@@ -1,10 +1,13 @@
 """What came of calls, and the outputs that it makes."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from distilabel_dagster.engine.calls import Request
 from distilabel_dagster.errors import ModelCallError
@@ -72,6 +75,9 @@ def as_json(model: Model, response: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ModelCallError: it isn't data.
     """
+    with contextlib.suppress(ValueError):  # the way for what is plain: a fifth of the time
+        plain: dict[str, Any] = from_json(to_json(response, inf_nan_mode="constants"))
+        return plain
     try:
         made: dict[str, Any] = json.loads(json.dumps(response, default=_as_plain))
     except (TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from math import inf
 
 from distilabel_dagster.errors import CostLimitError
 
@@ -33,6 +34,11 @@ class Budget:
             self._priced += 1
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there's a limit; without one, calls needn't ask."""
+        return self._limit is not None
+
+    @property
     def _reserved_usd(self) -> float:
         """What the calls in flight are going to cost."""
         return self._in_flight * (self.spent_usd / self._priced if self._priced else 0.0)
@@ -44,12 +50,10 @@ class Budget:
         Raises:
             CostLimitError: it might cost more than is left; it isn't made.
         """
-        if self._limit is None:
-            yield
-            return
+        limit = inf if self._limit is None else self._limit
         async with self._changed:
-            await self._changed.wait_for(lambda: self._priced or not self._in_flight)
-            self._check(self._limit)
+            await self._changed.wait_for(lambda: self._priced or not (self.is_limited and self._in_flight))
+            self._check(limit)
             self._in_flight += 1
         try:
             yield

@@ -1,6 +1,7 @@
 """The calls of a run: from the ledger where they were paid for, else from the model, each kept before it's used."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from distilabel_dagster.models.retries import call_with_retries
 
 _logger = logging.getLogger("distilabel_dagster.engine")
 _AHEAD: Final = 2
+_FREE: Final = contextlib.nullcontext()
 _FIRST_LOOK_S: Final = 0.1
 _LONGEST_LOOK_S: Final = 2.0
 
@@ -277,7 +279,7 @@ class StepCalls:
             taken_over = await self._look_again(model, group) if generation.io.is_silent else None
             if taken_over is not None:
                 return taken_over
-            async with generation.budget.spending():
+            async with generation.budget.spending() if generation.budget.is_limited else _FREE:
                 begun_at = time.monotonic()
                 responses = await model.attempt(
                     [request.content for request in requests], requests[0].count, requests[0].kwargs

@@ -15,7 +15,6 @@ from distilabel_dagster.ledger.calls import (
     Paid,
     StepInRun,
     StoredResponse,
-    encode_row,
 )
 from distilabel_dagster.ledger.responses import ResponseLedger
 
@@ -28,10 +27,24 @@ class _Round:
 
     kept: "asyncio.Future[dict[bytes, StoredResponse]]"
     begun: "asyncio.Future[Begun]"
+    waiting: "list[asyncio.Future[dict[bytes, StoredResponse]]]" = field(default_factory=list)
     wanted: dict[StepInRun, list[bytes]] = field(default_factory=dict)
     paid: list[Paid] = field(default_factory=list)
     failed: list[FailedAttempt] = field(default_factory=list)
     released: list[bytes] = field(default_factory=list)
+
+    def tell(self, kept: "asyncio.Future[dict[bytes, StoredResponse]]") -> None:
+        """Pass on to those who wait what came of keeping."""
+        error = None if kept.cancelled() else kept.exception()
+        for each in self.waiting:
+            if each.done():
+                continue
+            if kept.cancelled():
+                each.cancel()
+            elif error is not None:
+                each.set_exception(error)
+            else:
+                each.set_result(kept.result())
 
 
 def _build_round() -> _Round:
@@ -105,13 +118,15 @@ class LedgerIO:
 
         Raises:
             CacheError: the ledger can't be written.
-            TypeError: a response isn't JSON data; what others store isn't touched.
         """
-        for each in paid:
-            encode_row(each.response)  # seen here, since what joins a round succeeds or fails with it
         turn = self._next_round()
         turn.paid += paid
-        return await asyncio.shield(turn.kept)
+        # A future of one's own costs half of a shield, and this is where all answers go through.
+        kept: asyncio.Future[dict[bytes, StoredResponse]] = asyncio.get_running_loop().create_future()
+        turn.waiting.append(kept)
+        if len(turn.waiting) == 1:
+            turn.kept.add_done_callback(turn.tell)
+        return await kept
 
     def note_failure(self, attempt: FailedAttempt) -> None:
         """Record an attempt that failed, with the next round."""
