@@ -26,7 +26,7 @@ CASES = [
     for kind in TARGETS
     for batch_size in (50, 10)
 ]
-REPEATS = 5
+REPEATS = 3
 TEXT = "word " * 50
 
 
