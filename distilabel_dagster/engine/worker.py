@@ -113,7 +113,7 @@ def process_batch(
     if not any(rows_in):
         return Output(build_table([], step.name), {})
     try:
-        with calling(caller, find_models(step)) if caller is not None else contextlib.nullcontext():
+        with _calling(step, caller):
             rows = step.run_process(*rows_in)
     except BaseException as error:  # noqa: BLE001  (sorted out there)
         return handle_failure(step, inputs, on_error, seq_no, error)
@@ -146,6 +146,11 @@ def handle_failure(
     rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in rows_in]
     trace = "".join(traceback.format_exception(error))
     return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
+
+
+def _calling(step: BaseStep, caller: Caller | None) -> contextlib.AbstractContextManager[None]:
+    """Let `caller`, if there's one, make the calls of the step's models in the block."""
+    return calling(caller, find_models(step)) if caller is not None else contextlib.nullcontext()
 
 
 def find_models(step: BaseStep) -> list[Model]:
@@ -210,7 +215,7 @@ class RowSource:
         """
         while True:
             try:
-                with self._calling(caller):
+                with _calling(self._step, caller):
                     if self._iterator is None:
                         self._iterator = self._start(self._offset)
                     made = next(self._iterator)
@@ -226,9 +231,6 @@ class RowSource:
             rows = self._step.map_rows(rows[skipped:])
             if rows or last_batch:
                 return Output(build_table(rows, self._step.name), {}), last_batch
-
-    def _calling(self, caller: Caller | None) -> contextlib.AbstractContextManager[None]:
-        return calling(caller, find_models(self._step)) if caller is not None else contextlib.nullcontext()
 
     def _check(self, made: Any) -> tuple[Rows, bool]:
         name = self._step.name

@@ -282,12 +282,9 @@ class AsyncLLM(RemoteModel, LLM):
         """Call `agenerate` for each input, `max_concurrency` at a time, in an event loop of its own.
 
         Safe to call from several threads, and from a thread whose own event loop is running: that one is blocked
-        until all are answered. In a run it's as good as `generate_outputs`.
+        until all are answered. It's `generate_outputs`, so that in a run it's as good.
         """
-        caller = find_caller(self)
-        if caller is not None:
-            return caller.answer(self, list(inputs), num_generations, kwargs)
-        return run_apart(self._generate_all(inputs, num_generations, kwargs))
+        return self.generate_outputs(inputs, num_generations, **kwargs)
 
     def ask(
         self, inputs: Sequence[ChatInput], num_generations: int = 1, **kwargs: Any
