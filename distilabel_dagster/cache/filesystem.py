@@ -2,13 +2,10 @@
 
 import contextlib
 import datetime as dt
-import errno
 import itertools
 import os
-import re
-import sys
-import time
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,64 +13,13 @@ from typing import Any, Final
 import fsspec
 from fsspec.core import url_to_fs
 
-from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
+from distilabel_dagster.base.fault_points import reach
+from distilabel_dagster.cache.file_errors import explained
+from distilabel_dagster.cache.local_files import Commit, LocalFiles, fence, is_temporary
+from distilabel_dagster.errors import CacheDirectoryError, DamagedFileError, StepInUseError
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_REFUSED: Final = frozenset(
-    {
-        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
-        *(errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG),
-    }
-)
-_STORE_ERRORS: Final = {
-    "aiohttp": ("ClientError",),
-    "asyncio": ("TimeoutError",),
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-}
 _FLAT: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"})
-_WRITES: Final = frozenset({"written", "linked"})
-_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
-_counter = itertools.count()
-
-
-@contextlib.contextmanager
-def _explained(action: str, path: str) -> Iterator[None]:
-    """Turn errors of the operating system and of stores into this package's."""
-    try:
-        yield
-    except CacheError:
-        raise
-    except _store_errors() as error:
-        if isinstance(error, FileNotFoundError) and action not in _WRITES:
-            raise
-        number = getattr(error, "errno", None)
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if number in _FULL:
-            raise CacheFullError(
-                f"{path} can't be {action}: {reason}. Rows committed before are safe. Free some space (or "
-                "raise the quota) and start the same run again: it goes on from there.",
-                path=path,
-            ) from error
-        if number in _REFUSED or isinstance(error, PermissionError | FileNotFoundError):
-            raise CacheDirectoryError(
-                f"{path} can't be {action}: {reason}. Check the path and its permissions, or give another "
-                "directory by `cache_dir=` or DISTILABEL_CACHE_DIR.",
-                path=path,
-            ) from error
-        raise CacheError(
-            f"{path} can't be {action}: {reason}. What was committed before stays; check the disk, or the network and "
-            "the credentials of the store, and start the same run again.",
-            path=path,
-        ) from error
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    """What files and stores raise; drivers of stores let some errors of the libraries below them through."""
-    found: list[type[Exception]] = [OSError]
-    for module, names in _STORE_ERRORS.items():
-        loaded = sys.modules.get(module)
-        found += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
-    return tuple(found)
+_UNKNOWN_TO_STORE: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +72,7 @@ class CacheFileSystem:
         protocol = self._fs.protocol
         self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
         self.is_local = self.protocol in ("file", "local")
+        self._local = LocalFiles(self.root)
         self.url = self.root if self.is_local else f"{self.protocol}://{self.root.lstrip('/')}"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,7 +93,7 @@ class CacheFileSystem:
             DamagedFileError: there is something that can't be read as a file.
         """
         try:
-            with _explained("read", self.full_path(path)):
+            with explained("read", self.full_path(path)):
                 if self.is_local:
                     return Path(self._path(path)).read_bytes()
                 content: bytes = self._fs.cat_file(self._path(path))
@@ -160,24 +107,68 @@ class CacheFileSystem:
         Raises:
             FileNotFoundError: there is none.
         """
-        with _explained("read", self.full_path(path)):
+        with explained("read", self.full_path(path)):
             if self.is_local:
                 return Path(self._path(path)).open("rb")
             return self._fs.open(self._path(path), "rb")
 
-    def write_bytes(self, path: str, content: bytes) -> None:
+    def write_bytes(
+        self, path: str, content: bytes, *, is_new: bool = False, commit: Commit = contextlib.nullcontext
+    ) -> None:
         """Make `path` hold `content`, atomically and durably; directories above it are made.
+
+        Args:
+            path: the file.
+            content: all that it's to hold.
+            is_new: whether there's no such file, so that a store refuses where another writer made it meanwhile. Stores
+                that can't tell write in any case.
+            commit: entered around the moment at which the file appears: what its entry makes sure of is still so then
+                on a local disk, and was a moment before in a store.
 
         Raises:
             CacheFullError: no space is left; the file is as it was before.
             CacheDirectoryError: writing isn't allowed there.
+            StepInUseError: `is_new`, and it's there, with other content.
         """
-        with _explained("written", self.full_path(path)):
+        with explained("written", self.full_path(path)):
             if self.is_local:
-                _write_local(self._path(path), content)
-            else:
-                self._make_parents(path)
+                self._local.write(self._path(path), content, commit)
+                return
+            self._make_parents(path)
+            with commit():
+                reach("put.sending", path)
+                self._put(path, content, is_new=is_new)
+            reach("put.sent", path)
+
+    def _put(self, path: str, content: bytes, *, is_new: bool) -> None:
+        if not is_new:
+            self._fs.pipe_file(self._path(path), content)
+            return
+        try:
+            self._fs.pipe_file(self._path(path), content, mode="create")
+        except FileExistsError:
+            pass
+        except Exception as error:
+            code = _store_code(error)
+            if code in _UNKNOWN_TO_STORE or isinstance(error, NotImplementedError):
                 self._fs.pipe_file(self._path(path), content)
+                return
+            if code != "PreconditionFailed":
+                raise
+        else:
+            return
+        # The driver may have sent it twice: the first answer was lost on the way, and the second finds the first's.
+        if self.read_bytes(path) != content:
+            raise StepInUseError(
+                f"{self.full_path(path)} was written by another run a moment ago. Only one process at a time may write a "
+                "step: wait until the other has ended, then start this run again. Give both the same `ledger_url=`, so "
+                "that they see each other.",
+                path=self.full_path(path),
+                key=path,
+                host=None,
+                pid=None,
+                since=None,
+            )
 
     def _make_parents(self, path: str) -> None:
         # Where keys are flat there are none, and some drivers would make a bucket of a mistyped name.
@@ -190,11 +181,9 @@ class CacheFileSystem:
         Raises:
             CacheError: it can't be written.
         """
-        with _explained("written", self.full_path(path)):
+        with explained("written", self.full_path(path)):
             if self.is_local:
-                Path(self._path(path)).parent.mkdir(parents=True, exist_ok=True)
-                with open(self._path(path), "ab") as file:  # noqa: PTH123 (as in `_write_local`)
-                    file.write(content)
+                self._local.append(self._path(path), content)
                 return
         try:
             before = self.read_bytes(path)
@@ -202,23 +191,21 @@ class CacheFileSystem:
             before = b""
         self.write_bytes(path, before + content)
 
-    def link(self, source: str, target: str) -> None:
-        """Make `target` the same file as `source`, atomically: a hard link on a local disk, a copy in the store."""
-        with _explained("linked", self.full_path(target)):
+    def link(self, source: str, target: str, *, commit: Commit = contextlib.nullcontext) -> None:
+        """Make `target` the same file as `source`, atomically: a hard link on a local disk, a copy in the store.
+
+        Args:
+            source: the file.
+            target: its other name.
+            commit: as in `write_bytes`.
+        """
+        with explained("linked", self.full_path(target)):
             if not self.is_local:
                 self._make_parents(target)
-                self._fs.cp_file(self._path(source), self._path(target))
+                with commit():
+                    self._fs.cp_file(self._path(source), self._path(target))
                 return
-            temporary = _temporary_name(self._path(target))
-            Path(temporary).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(self._path(source), temporary)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP):
-                    raise
-                _write_local(self._path(target), Path(self._path(source)).read_bytes())
-                return
-            _replace(temporary, self._path(target))
+            self._local.link(self._path(source), self._path(target), commit)
 
     def is_same_file(self, source: str, target: str) -> bool:
         """Tell whether `target` already is what `link(source, target)` would make."""
@@ -239,7 +226,7 @@ class CacheFileSystem:
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file or directory."""
-        with _explained("looked at", self.full_path(path)):
+        with explained("looked at", self.full_path(path)):
             if self.is_local:
                 return Path(self._path(path)).exists()
             self._fs.invalidate_cache()
@@ -247,7 +234,7 @@ class CacheFileSystem:
 
     def list_names(self, path: str) -> list[str]:
         """Names in a directory, sorted, temporary files left out; none where there is no directory."""
-        with _explained("listed", self.full_path(path)):
+        with explained("listed", self.full_path(path)):
             try:
                 if self.is_local:
                     names = os.listdir(self._path(path))  # noqa: PTH208 (names only; Path objects cost on big caches)
@@ -261,11 +248,11 @@ class CacheFileSystem:
                     ]
             except FileNotFoundError:
                 return []
-        return sorted(name for name in names if name and not _TEMPORARY.fullmatch(name))
+        return sorted(name for name in names if name and not is_temporary(name))
 
     def list_files(self, path: str) -> list[FileInfo]:
         """Describe all files below a directory, by path, temporary files left out; none where there is no directory."""
-        with _explained("listed", self.full_path(path)):
+        with explained("listed", self.full_path(path)):
             if not self.is_local:
                 self._fs.invalidate_cache()
             try:
@@ -275,20 +262,20 @@ class CacheFileSystem:
         return [
             FileInfo(each.removeprefix(self.root).lstrip("/"), int(info.get("size") or 0), _modified(info))
             for each, info in sorted(found.items())
-            if not _TEMPORARY.fullmatch(each.rpartition("/")[2])
+            if not is_temporary(each.rpartition("/")[2])
         ]
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
-        with _explained("removed", self.full_path(path)), contextlib.suppress(FileNotFoundError):
+        with explained("removed", self.full_path(path)), contextlib.suppress(FileNotFoundError):
             if self.is_local:
-                Path(self._path(path)).unlink()
+                self._local.remove(self._path(path))
             else:
                 self._fs.rm_file(self._path(path))
 
     def remove_all(self) -> None:
         """Remove the root directory with all that's in it; nothing happens where there is none."""
-        with _explained("removed", self.url), contextlib.suppress(FileNotFoundError):
+        with explained("removed", self.url), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self.root, recursive=True)
 
     def set_aside(self, path: str, suffix: str) -> str:
@@ -298,9 +285,9 @@ class CacheFileSystem:
             for number in itertools.count()
             if not self.exists(name := f"{path}{suffix}" + (f"-{number}" if number else ""))
         )
-        with _explained("set aside", self.full_path(path)):
+        with explained("set aside", self.full_path(path)):
             if self.is_local:
-                Path(self._path(path)).rename(self._path(target))
+                self._local.rename(self._path(path), self._path(target))
             else:
                 self._fs.mv(self._path(path), self._path(target), recursive=True)
         return target
@@ -313,13 +300,16 @@ class CacheFileSystem:
             older_than_s: leave younger ones; a write that is on takes much less than a minute. 0 is for a
                 directory's one writer only.
         """
-        if not self.is_local:
-            return
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._path(path)):
-                is_temporary = _TEMPORARY.fullmatch(entry.name) is not None
-                if is_temporary and (not older_than_s or time.time() - entry.stat().st_mtime > older_than_s):
-                    Path(entry.path).unlink(missing_ok=True)
+        if self.is_local:
+            self._local.remove_temporary(self._path(path), older_than_s)
+
+    def fence(self, path: str) -> contextlib.AbstractContextManager[None]:
+        """Keep all others out of a block that fences off the same directory; in stores it keeps nobody out.
+
+        Raises:
+            StepInUseError: another process is inside and doesn't come out, see `local_files.fence`.
+        """
+        return fence(self._path(path)) if self.is_local else contextlib.nullcontext()
 
     def check_writable(self) -> None:
         """Make the root directory and prove that a file can be written there.
@@ -328,42 +318,17 @@ class CacheFileSystem:
             CacheDirectoryError: it can't be made or written; said before any work.
             CacheFullError: no space is left.
         """
-        probe = f".{os.getpid()}-{next(_counter)}.probe"
+        probe = f".{os.getpid()}-{secrets.randbits(48)}.probe"
         self.write_bytes(probe, b"")
         self.remove(probe)
 
 
-def _temporary_name(path: str) -> str:
-    directory, _, name = path.rpartition("/")
-    return f"{directory}/.{name}.{os.getpid()}-{next(_counter)}.tmp"
-
-
-def _write_local(path: str, content: bytes) -> None:
-    temporary = _temporary_name(path)
-    Path(temporary).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as file:  # noqa: PTH123 (the same as Path.open, without building the Path)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
-        raise
-    _replace(temporary, path)
-
-
-def _replace(temporary: str, path: str) -> None:
-    """Rename, and flush the directory so that the new name survives a power loss."""
-    try:
-        os.replace(temporary, path)  # noqa: PTH105 (atomic on POSIX and Windows alike, with plain strings)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        directory = os.open(path.rpartition("/")[0], os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+def _store_code(error: Exception) -> str:
+    """The code that S3 gave a failure, found in an error of the driver or in those behind it; empty where there's none."""
+    found: BaseException | None = error
+    while found is not None:
+        response = getattr(found, "response", None)
+        if isinstance(response, dict):
+            return str((response.get("Error") or {}).get("Code") or "")
+        found = found.__cause__ or found.__context__
+    return ""

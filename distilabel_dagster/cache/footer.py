@@ -10,7 +10,9 @@ import pyarrow as pa
 from distilabel_dagster.batch import DIGEST_BYTES, BatchRecord, Source
 
 FOOTER_KEY = b"distilabel_dagster"
-FOOTER_FORMAT = 1
+FOOTER_FORMAT = 2
+CHECKSUMS_BEGIN = b'{"checksums":"'
+"""How a footer begins. What follows is 16 digits, zeros until `part_file` knows them."""
 _ABSURD = 2**63
 
 
@@ -32,6 +34,7 @@ class BatchEntry(TypedDict, total=False):
 class Footer(TypedDict):
     """The footer of a part: which step's, which batches it holds in order, and schemas that some had by themselves."""
 
+    checksums: str
     format: int
     step_name: str
     signature: str
@@ -53,6 +56,7 @@ def encode_footer(step_name: str, signature: str, records: list[BatchRecord]) ->
             entry["schema"] = known
         entries.append(entry)
     footer: Footer = {
+        "checksums": "0" * 16,
         "format": FOOTER_FORMAT,
         "step_name": step_name,
         "signature": signature,

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 import pyarrow as pa
 import yaml
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.base.yaml_data import dump_yaml, load_yaml
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache import layout
@@ -97,11 +98,15 @@ def seal_store(store: StepStore) -> CompleteMarker:
             f"Step `{store.step_name}` can't be sealed: {len(store.records)} batches are committed, the last of all "
             "isn't among them. Run the pipeline to its end first."
         )
+    reach("seal.begun", store.step_name)
     store.unite_parts()
+    reach("seal.united", store.step_name)
     store.show_all()
-    marker = _describe(store)
+    reach("seal.shown", store.step_name)
+    marker = build_marker(store.step_name, store.signature, store.records, store.schema)
     if read_marker(store) != marker:
-        store.fs.write_bytes(_marker_file(store), json.dumps(marker, indent=2).encode())
+        store.write_beside(layout.COMPLETE_FILE, json.dumps(marker, indent=2).encode())
+    reach("seal.done", store.step_name)
     return marker
 
 
@@ -109,15 +114,18 @@ def _marker_file(store: StepStore) -> str:
     return f"{store.path}/{layout.COMPLETE_FILE}"
 
 
-def _describe(store: StepStore) -> CompleteMarker:
+def build_marker(
+    step_name: str, signature: str, records: list[BatchRecord], schema: pa.Schema
+) -> CompleteMarker:
+    """Give what `complete.json` says of a step with these batches, in that united schema."""
     return {
         "format": _MARKER_FORMAT,
-        "step_name": store.step_name,
-        "signature": store.signature,
-        "rows": sum(record.size for record in store.records),
-        "batches": len(store.records),
-        "schema": describe_schema(store.schema),
-        "failed_rows": count_failed_rows(store.records),
+        "step_name": step_name,
+        "signature": signature,
+        "rows": sum(record.size for record in records),
+        "batches": len(records),
+        "schema": describe_schema(schema),
+        "failed_rows": count_failed_rows(records),
     }
 
 

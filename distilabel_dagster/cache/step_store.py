@@ -4,21 +4,20 @@ What is committed is always a prefix of the step's batches, and the parts alone 
 """
 
 import contextlib
-import io
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
-from distilabel_dagster.cache.footer import FOOTER_KEY, decode_footer, encode_footer
+from distilabel_dagster.cache.footer import decode_footer, encode_footer
+from distilabel_dagster.cache.part_file import encode_part, read_part, read_part_footer
 from distilabel_dagster.cache.tables import EMPTY_TABLE, narrow_table, unite_schemas, widen_table
 from distilabel_dagster.errors import CacheError, DamagedFileError
 
@@ -38,10 +37,15 @@ class _Part:
 class StepStore:
     """The committed batches of one step under one signature.
 
-    `records` are the committed batches in order; `has_lost_parts` tells that a part was set aside, now or before.
+    One process writes at a time, which a lease sees to; others may read. Each call that writes is atomic and durable:
+    after a crash the batches are those before or those after it.
 
-    One process writes at a time (a lease above sees to that); others may read. Each call that writes is atomic and
-    durable: after a crash the batches are those before or those after it.
+    Attributes:
+        records: the committed batches in order.
+        has_lost_parts: whether a part was set aside, now or before.
+        guard: raises if this process isn't the one that may write any more. Each change is made right after it, behind
+            a fence that keeps other processes out: one that is paused at any moment, and wakes up when another has taken
+            its lease over, changes nothing.
 
     Args:
         fs: the cache's files.
@@ -64,6 +68,13 @@ class StepStore:
         self._schema: pa.Schema | None = None
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._reading = threading.RLock()
+        self.guard: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def _committing(self) -> Iterator[None]:
+        with self.fs.fence(self.path):
+            self.guard()
+            yield
 
     @property
     def is_complete(self) -> bool:
@@ -87,8 +98,14 @@ class StepStore:
         Args:
             for_writing: set parts that can't be used aside (renamed, with a warning that names them), so that their
                 batches are computed again. Without it they're left where they are.
+
+        Raises:
+            StepInUseError: `for_writing`, and who wrote before is still in the middle of it, or `guard` says no.
         """
         self._forget()
+        if for_writing:
+            with self._committing():
+                pass  # whoever was renaming a part when the lease changed hands is through now
         names = self.fs.list_names(self.path)
         self.has_lost_parts = any(layout.SET_ASIDE_SUFFIX in name for name in names)
         numbers = sorted(number for name in names if (number := layout.part_number(name)) is not None)
@@ -100,9 +117,10 @@ class StepStore:
             problem = "its rows couldn't be read" if mark in names else self._open_part(number)
             if problem and for_writing:
                 self.has_lost_parts = True
-                self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
-                kept = self.fs.set_aside(self.part_file(number), layout.SET_ASIDE_SUFFIX)
-                self.fs.remove(f"{self.path}/{mark}")
+                with self._committing():
+                    self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+                    kept = self.fs.set_aside(self.part_file(number), layout.SET_ASIDE_SUFFIX)
+                    self.fs.remove(f"{self.path}/{mark}")
                 _logger.warning(
                     "%s can't be used: %s. It was set aside as %s; its batches are computed again.",
                     self.fs.full_path(self.part_file(number)),
@@ -133,17 +151,14 @@ class StepStore:
         return None
 
     def _read_footer(self, number: int) -> _Part:
-        with self.fs.open_input(self.part_file(number)) as file, pq.ParquetFile(file) as parquet:
-            metadata, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
-        content = (metadata.metadata or {}).get(FOOTER_KEY)
-        if content is None:
-            raise ValueError("it wasn't written by this package")
-        records = decode_footer(content, self.step_name, self.signature, number)
-        if sum(record.size for record in records) != metadata.num_rows:
+        with self.fs.open_input(self.part_file(number)) as file:
+            footer = read_part_footer(file)
+        records = decode_footer(footer.content, self.step_name, self.signature, number)
+        if sum(record.size for record in records) != footer.rows:
             raise ValueError("its footer counts other rows than it holds")
-        if any(record.schema and set(record.schema.names) - set(schema.names) for record in records):
+        if any(record.schema and set(record.schema.names) - set(footer.schema.names) for record in records):
             raise ValueError("its footer names columns that it doesn't hold")
-        return _Part(records, schema, content)
+        return _Part(records, footer.schema, footer.content)
 
     def append(self, batches: list[Batch]) -> None:
         """Commit batches that follow on those committed; a very large list becomes several parts.
@@ -177,15 +192,12 @@ class StepStore:
             own = None if table.schema.equals(schema) else table.schema
             placed.append(replace(record, part=number, row_offset=row_offset, schema=own))
             row_offset += record.size
-        footer = encode_footer(self.step_name, self.signature, placed)
         whole = pa.concat_tables([widen_table(table, schema, self.step_name) for table in tables])
-        whole = whole.replace_schema_metadata({FOOTER_KEY: footer})
-        sink = io.BytesIO()
-        # Parquet's own name for a list's items would make the schema read differ from the one written.
-        pq.write_table(whole, sink, compression="zstd", use_compliant_nested_type=False)
+        content, footer = encode_part(whole, encode_footer(self.step_name, self.signature, placed))
+        is_new = number not in self._parts
         # A step may be sealed, and its parts written anew, while those behind it still read them in other threads.
-        with self._reading if number in self._parts else contextlib.nullcontext():
-            self.fs.write_bytes(self.part_file(number), sink.getvalue())
+        with contextlib.nullcontext() if is_new else self._reading:
+            self.fs.write_bytes(self.part_file(number), content, is_new=is_new, commit=self._committing)
             self._tables.pop(number, None)
             self._take_in(number, _Part(placed, schema, footer))
         self.show(number)
@@ -225,11 +237,9 @@ class StepStore:
         if table is None:
             path = self.part_file(number)
             try:
-                table = self._load_part(number)
-                footer = (table.schema.metadata or {}).get(FOOTER_KEY)
-                table = table.replace_schema_metadata(None)
+                table, footer = self._load_part(number)
                 if footer != self._parts[number].footer:
-                    self._follow_rewrite(number, table.schema, footer or b"null")
+                    self._follow_rewrite(number, table.schema, footer)
             except _DAMAGED as error:
                 if _is_about_the_store(error):
                     raise
@@ -243,12 +253,11 @@ class StepStore:
                 self._tables.popitem(last=False)
         return table
 
-    def _load_part(self, number: int) -> pa.Table:
+    def _load_part(self, number: int) -> tuple[pa.Table, bytes]:
         """Read a part; one that can't be is noted, since its footer may look whole to the next run."""
         path = self.part_file(number)
         try:
-            with self.fs.open_input(path) as file, pq.ParquetFile(file) as parquet:
-                return parquet.read()
+            return read_part(self.fs.read_bytes(path))
         except _DAMAGED as error:
             if not _is_about_the_store(error) and not isinstance(error, FileNotFoundError):
                 with contextlib.suppress(CacheError):
@@ -286,7 +295,8 @@ class StepStore:
     def show(self, number: int) -> None:
         """Make a part appear in the pipeline's `data/<step>/`, where the step is a leaf."""
         if self._shown_in is not None:
-            self.fs.link(self.part_file(number), f"{self._shown_in}/{layout.part_name(number)}")
+            shown = f"{self._shown_in}/{layout.part_name(number)}"
+            self.fs.link(self.part_file(number), shown, commit=self._committing)
 
     def show_all(self) -> None:
         """Bring `data/<step>/` in line with the committed parts, where the step is a leaf; safe to repeat."""
@@ -299,16 +309,24 @@ class StepStore:
         for name in self.fs.list_names(self._shown_in):
             number_shown = layout.part_number(name)
             if number_shown is not None and number_shown not in self._parts:
-                self.fs.remove(f"{self._shown_in}/{name}")
+                self._remove(f"{self._shown_in}/{name}")
 
     def reset(self) -> None:
         """Forget all committed batches, last part first, so that a crash half-way leaves a prefix."""
-        self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+        self._remove(f"{self.path}/{layout.COMPLETE_FILE}")
         for number in sorted(self._parts, reverse=True):
-            self.fs.remove(self.part_file(number))
+            self._remove(self.part_file(number))
             if self._shown_in is not None:
-                self.fs.remove(f"{self._shown_in}/{layout.part_name(number)}")
+                self._remove(f"{self._shown_in}/{layout.part_name(number)}")
         self._forget()
+
+    def write_beside(self, name: str, content: bytes) -> None:
+        """Write a file that says something of the parts, into their directory."""
+        self.fs.write_bytes(f"{self.path}/{name}", content, commit=self._committing)
+
+    def _remove(self, path: str) -> None:
+        with self._committing():
+            self.fs.remove(path)
 
     def _forget(self) -> None:
         with self._reading:
@@ -318,7 +336,7 @@ class StepStore:
 
     def truncate(self, count: int) -> None:
         """Forget all but the first `count` committed batches, the last part first."""
-        self.fs.remove(f"{self.path}/{layout.COMPLETE_FILE}")
+        self._remove(f"{self.path}/{layout.COMPLETE_FILE}")
         for number in sorted(self._parts, reverse=True):
             kept = [record for record in self._parts[number].records if record.seq_no < count]
             if len(kept) == len(self._parts[number].records):
@@ -329,7 +347,7 @@ class StepStore:
                     number, kept, [self.read(record.seq_no) for record in kept], self._parts[number].schema
                 )
             else:
-                self.fs.remove(self.part_file(number))
+                self._remove(self.part_file(number))
                 del self._parts[number]
                 self._schema = None
                 self._tables.pop(number, None)

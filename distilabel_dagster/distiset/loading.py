@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.part_file import check_part, is_ours
 from distilabel_dagster.cache.tables import unite_schemas, widen_table
 from distilabel_dagster.distiset.distiset import Distiset, locate_file
 from distilabel_dagster.errors import CacheDirectoryError, ColumnTypeError, DamagedFileError, DistisetError
@@ -201,10 +202,12 @@ def _read_part(fs: CacheFileSystem, path: str, enable_metadata: bool) -> tuple[b
             f"{fs.full_path(path)} went away while it was read: a run is rewriting it. Try again when that has ended."
         ) from error
     try:
+        if is_ours(content):
+            check_part(content)
         file = pq.ParquetFile(pa.BufferReader(content))
         # The parts are read side by side already; a pool of Arrow's own can bring the process down when it ends.
         table = file.read(use_threads=False) if enable_metadata else _read_without_metadata(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise DamagedFileError(
             f"{fs.full_path(path)} can't be read as Parquet: {error}. Run the pipeline again, which writes it anew, or "
             "restore it from a copy. Nothing was skipped.",

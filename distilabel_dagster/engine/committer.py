@@ -5,6 +5,7 @@ import contextlib
 import time
 from typing import Final
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.batch import Batch
 from distilabel_dagster.cache.checkpoint import StepSnapshot, write_snapshot
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
@@ -94,6 +95,7 @@ class Committer:
 
     def _write(self, logs: list[tuple[OutputLog, list[Batch]]]) -> ColumnTypeError | None:
         """Write what can be written; a step whose batches don't go together holds up only itself and what follows."""
+        reach("round.begun")
         self._state.check_lease()
         first_error: ColumnTypeError | None = None
         failed: set[str] = set()
@@ -107,7 +109,9 @@ class Committer:
             except ColumnTypeError as error:
                 first_error = first_error or error
                 failed |= {name, *self._dag.descendants([name])}
+            reach("round.step_done", name)
         self.write_snapshot()
+        reach("round.done")
         return first_error
 
     @staticmethod
@@ -121,6 +125,8 @@ class Committer:
 
     def write_snapshot(self) -> None:
         """Write `batch_manager.json` and its companions from what is committed."""
+        reach("snapshot.begun")
+        self._state.check_lease()
         stores = self._cache.stores
         steps = []
         for name in self._order:

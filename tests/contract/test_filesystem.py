@@ -1,10 +1,12 @@
+import contextlib
 import pickle
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from distilabel_dagster.cache.filesystem import CacheFileSystem
-from distilabel_dagster.errors import CacheDirectoryError, CacheError
+from distilabel_dagster.errors import CacheDirectoryError, CacheError, StepInUseError
 from tests.contract.conftest import Place
 
 
@@ -149,3 +151,30 @@ def test_a_bucket_that_is_not_there_is_named(s3_options: dict[str, str]) -> None
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(CacheDirectoryError, match="nosuch://x"):
         CacheFileSystem("nosuch://x")
+
+
+def test_a_new_file_is_not_written_over_what_another_made(fs: CacheFileSystem, place: Place) -> None:
+    fs.write_bytes("dir/new", b"mine", is_new=True)
+    fs.write_bytes("dir/new", b"mine", is_new=True)  # as when the first answer of a store is lost on its way
+    assert fs.read_bytes("dir/new") == b"mine"
+    if place.kind == "local":
+        return  # there, a fence and a lease see to it
+    with pytest.raises(StepInUseError, match="was written by another run a moment ago"):
+        fs.write_bytes("dir/new", b"theirs", is_new=True)
+    assert fs.read_bytes("dir/new") == b"mine"
+
+
+def test_nothing_is_written_where_a_commit_is_refused(fs: CacheFileSystem, place: Place) -> None:
+    fs.write_bytes("one", b"1")
+
+    @contextlib.contextmanager
+    def refuse() -> Iterator[None]:
+        raise StepInUseError("taken over")
+        yield
+
+    with pytest.raises(StepInUseError):
+        fs.write_bytes("one", b"2", commit=refuse)
+    with pytest.raises(StepInUseError):
+        fs.link("one", "two", commit=refuse)
+    assert place.files() == ["one"]
+    assert fs.read_bytes("one") == b"1"

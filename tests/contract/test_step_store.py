@@ -9,7 +9,7 @@ from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.cache.step_store import StepStore
 from distilabel_dagster.cache.tables import build_table
-from distilabel_dagster.errors import ColumnTypeError, IncompleteRunError
+from distilabel_dagster.errors import ColumnTypeError, IncompleteRunError, StepInUseError
 from tests.contract.conftest import Place
 
 SIGNATURE, PIPELINE = "a" * 40, "b" * 40
@@ -194,3 +194,31 @@ def test_many_bytes_become_several_parts(fs: CacheFileSystem, monkeypatch: pytes
     assert fs.list_names(DIRECTORY) == ["00001.parquet", "00002.parquet", "00003.parquet"]
     assert read_rows(open_store(fs)) == [batch.table.to_pylist() for batch in batches]
     assert isinstance(store.read_all(), pa.Table)
+
+
+def test_a_writer_whose_lease_is_gone_changes_nothing(fs: CacheFileSystem, place: Place) -> None:
+    """Paused at any moment, and awake again when another has taken over."""
+    paused = open_store(fs, for_writing=True)
+    paused.append(BATCHES[:2])
+    successor = open_store(fs, for_writing=True)
+    successor.append([BATCHES[2]])
+    before = {path: fs.read_bytes(path) for path in place.files()}
+
+    def refuse() -> None:
+        raise StepInUseError("taken over")
+
+    paused.guard = refuse
+    again = Batch(replace(BATCHES[0].record, revision=9), BATCHES[0].table)
+    for change in (
+        lambda: paused.append([BATCHES[2]]),
+        lambda: paused.replace([again]),
+        lambda: paused.truncate(1),
+        lambda: paused.show(1),
+        lambda: paused.write_beside("complete.json", b"{}"),
+        paused.reset,
+        lambda: paused.open(for_writing=True),
+    ):
+        with pytest.raises(StepInUseError):
+            change()
+    assert {path: fs.read_bytes(path) for path in place.files()} == before
+    assert read_rows(open_store(fs)) == [batch.table.to_pylist() for batch in BATCHES[:3]]

@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from distilabel_dagster.cache.footer import FOOTER_KEY
+from distilabel_dagster.cache.part_file import read_part_footer
 from distilabel_dagster.models import OfflineExtractiveLLM
 from distilabel_dagster.pipeline import Pipeline, sample_n_steps
 from distilabel_dagster.steps import CombineOutputs, ExpandColumns, KeepColumns, LoadDataFromDicts
@@ -79,8 +78,9 @@ def _footers(pipeline: Pipeline) -> dict[str, list[Any]]:
     """Of each step the batches as its parts' footers tell of them."""
     found: dict[str, list[Any]] = {}
     for part in sorted(_root(pipeline).glob("steps_data/*/*.parquet")):
-        footer = json.loads(pq.read_schema(part).metadata[FOOTER_KEY])
-        assert sorted(footer) == ["batches", "format", "schemas", "signature", "step_name"]
+        with part.open("rb") as file:
+            footer = json.loads(read_part_footer(file).content)
+        assert sorted(footer) == ["batches", "checksums", "format", "schemas", "signature", "step_name"]
         assert part.parent.name == f"{footer['step_name']}_{footer['signature']}"
         found.setdefault(part.parent.name, []).extend(map(_without_revisions, footer["batches"]))
     return found

@@ -185,7 +185,7 @@ def test_what_parts_say_of_themselves_is_dropped_and_features_stay(
 ) -> None:
     features = Features({"label": ClassLabel(names=["no", "yes"])})
     labelled = Dataset.from_dict({"label": [1]}, features=features).data.table
-    ours = {**(labelled.schema.metadata or {}), b"distilabel_dagster": b"{}"}
+    ours = {**(labelled.schema.metadata or {}), b"made_by": b"{}"}
     write_part(pipeline_dir, "data/leaf/00001.parquet", labelled.replace_schema_metadata(ours))
     write_part(pipeline_dir, "data/leaf/00002.parquet", pa.table({"label": [0], "more": ["x"]}))
     train = create_distiset(pipeline_dir.url)["leaf"]["train"]

@@ -14,7 +14,8 @@ import pytest
 
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache.filesystem import CacheFileSystem
-from distilabel_dagster.cache.footer import FOOTER_KEY
+from distilabel_dagster.cache.footer import CHECKSUMS_BEGIN
+from distilabel_dagster.cache.part_file import encode_part, read_part
 from distilabel_dagster.cache.step_store import StepStore
 from distilabel_dagster.cache.tables import build_table
 from distilabel_dagster.errors import CacheDirectoryError, DamagedFileError
@@ -54,16 +55,23 @@ def cut(content: bytes) -> bytes:
 
 
 def with_footer(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """Change a footer, and make checksums that fit: what a stranger's file may hold, or that of another version."""
+
     def rewrite(content: bytes) -> bytes:
-        table = pq.read_table(io.BytesIO(content))
-        footer = json.loads(table.schema.metadata[FOOTER_KEY])
+        table, text = read_part(content)
+        footer = {**json.loads(text), "checksums": "0" * 16}
         changed = change(footer)
-        text = changed if isinstance(changed, bytes) else json.dumps(footer).encode()
-        sink = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({FOOTER_KEY: text}), sink)
-        return sink.getvalue()
+        return encode_part(table, changed if isinstance(changed, bytes) else dump(footer))[0]
 
     return rewrite
+
+
+def dump(footer: dict[str, Any]) -> bytes:
+    return json.dumps(footer, separators=(",", ":")).encode()
+
+
+def begun(rest: bytes) -> bytes:
+    return CHECKSUMS_BEGIN + b"0" * 16 + b'",' + rest
 
 
 def with_batch(**fields: Any) -> Callable[[bytes], bytes]:
@@ -93,11 +101,11 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         with_footer(lambda f: f.update(signature="b" * 40)),
         "belongs to step 'work' with signature 'b",
     ),
-    "other format": (with_footer(lambda f: f.update(format=2)), "has the format 2, expected 1"),
-    "no json": (with_footer(lambda _: b"{"), ""),
-    "a list": (with_footer(lambda _: b"[]"), "has the format []"),
-    "deep": (with_footer(lambda _: b"[" * 100_000), "nested too deeply"),
-    "not utf-8": (with_footer(lambda _: b"\xff"), ""),
+    "other format": (with_footer(lambda f: f.update(format=3)), "has the format 3, expected 2"),
+    "no json": (with_footer(lambda _: begun(b"")), ""),
+    "other json": (with_footer(lambda f: begun(b'"format":[]}')), "has the format []"),
+    "deep": (with_footer(lambda _: begun(b'"x":' + b"[" * 100_000)), "nested too deeply"),
+    "not utf-8": (with_footer(lambda _: begun(b"\xff")), ""),
     "no batches": (with_footer(lambda f: f.pop("batches")), "footer is damaged (KeyError"),
     "fewer rows": (with_batch(size=1), "counts other rows than it holds"),
     "rows below zero": (with_batch(size=-2), "holds -2 where a count belongs"),
