@@ -1,13 +1,7 @@
 """A call of a model as the ledger keeps it: what was answered, for which step it was paid, and what failed before."""
 
-import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-from pydantic_core import from_json, to_json
-
-from distilabel_dagster.ledger.database_errors import build_error
 
 _MESSAGE_CHARACTERS: Final = 2_000
 
@@ -103,68 +97,13 @@ class Begun:
         found: those with a response.
         claimed: those that the asking process has to call, and nobody else does.
         elsewhere: those that another live process calls at the moment.
+        damaged: those of the claimed that have a response which can't be used: bits of it are others than were written.
     """
 
     found: dict[bytes, StoredResponse]
     claimed: frozenset[bytes]
     elsewhere: frozenset[bytes]
-
-
-class StoredResponses(Mapping[bytes, StoredResponse]):
-    """Responses by key, each read from its text when it's asked for."""
-
-    def __init__(self, rows: dict[bytes, tuple[Any, ...]], location: str) -> None:
-        self._rows = rows
-        self._location = location
-
-    def __getitem__(self, key: bytes) -> StoredResponse:
-        return decode_row(self._rows[key], self._location)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._rows
-
-
-def encode_row(stored: StoredResponse) -> tuple[Any, ...]:
-    """Make a row of the table of responses, in its order of columns.
-
-    Raises:
-        TypeError: the response isn't JSON data.
-    """
-    return (
-        stored.key,
-        stored.model,
-        stored.endpoint,
-        stored.finish_reason and clean_text(stored.finish_reason),
-        stored.input_tokens,
-        stored.output_tokens,
-        stored.cost_usd,
-        stored.latency_s,
-        stored.attempts,
-        stored.created_at,
-        stored.run_id,
-        _to_json(stored.response),
-    )
-
-
-def decode_row(row: tuple[Any, ...], location: str) -> StoredResponse:
-    """Make a response of a row, the inverse of `encode_row`.
-
-    Raises:
-        DamagedFileError: its text isn't JSON.
-    """
-    key, *others, text = row
-    try:
-        response = _from_json(text)
-    except ValueError as error:
-        reason = f"the response under {bytes(key).hex()} is not JSON"
-        raise build_error("damaged", location, "read", reason) from error
-    return StoredResponse(bytes(key), response, *others)
+    damaged: frozenset[bytes] = frozenset()
 
 
 def encode_failure(failed: FailedAttempt) -> dict[str, Any]:
@@ -188,17 +127,3 @@ def encode_step(step: StepInRun) -> dict[str, str]:
 def clean_text(text: str) -> str:
     """Replace what a database's text can't hold: null characters and halves of surrogate pairs."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-
-def _to_json(response: dict[str, Any]) -> str:
-    try:
-        return to_json(response).decode()
-    except ValueError:  # half of a surrogate pair: in a model's answer anything can happen
-        return json.dumps(response)
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        return json.loads(text)

@@ -4,10 +4,8 @@ Errors of the database leave this module as this package's own.
 """
 
 import contextlib
-import errno
 import functools
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -29,18 +27,29 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.errors import CacheError
-from distilabel_dagster.ledger.database_errors import (
-    LOCKED,
-    build_error,
-    describe_url,
-    explained,
-    hide_password,
+from distilabel_dagster.ledger.database_errors import describe_url, explained, hide_password
+from distilabel_dagster.ledger.schema import (
+    METADATA,
+    SCHEMA_VERSION,
+    bring_up_to_date,
+    build_newer_error,
+    list_names,
+    read_version,
 )
-from distilabel_dagster.ledger.schema import SCHEMA_VERSION, bring_up_to_date, read_version
+from distilabel_dagster.ledger.sqlite_file import (
+    DURABLE,
+    EXCLUSIVE,
+    begin_transaction,
+    check_columns,
+    check_kinds,
+    check_names,
+    configure_connection,
+    prepare_file,
+    sync_name,
+)
 
-_EXCLUSIVE: Final = "ledger_exclusive"
-_DURABLE: Final = "ledger_durable"
 _BUSY_TIMEOUT: Final = "ledger_busy_timeout_s"
 _MADE_FOR: Final = "ledger_made_for"
 _ADVISORY_LOCK: Final = 0x64697374_6C656467
@@ -76,14 +85,14 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0, keeps_connections: 
     if keeps_connections:
         options |= {"poolclass": QueuePool, "pool_size": 2, "max_overflow": -1}
     if parsed.get_backend_name() == "sqlite":
-        parsed = _prepare_file(parsed)
+        parsed = prepare_file(parsed)
         options["connect_args"] = {"timeout": busy_timeout_s}
     elif keeps_connections:
         options["pool_pre_ping"] = True
     engine = build_engine(parsed, execution_options={_BUSY_TIMEOUT: busy_timeout_s}, **options)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "connect", configure_connection)
+        event.listen(engine, "begin", begin_transaction)
     if keeps_connections:
         _replace_stale_connections(engine)
     try:
@@ -132,12 +141,36 @@ def exclusive_transaction(engine: Engine, *, is_durable: bool = True) -> Iterato
         is_durable: whether a commit waits until the disk has it, so that it survives a loss of power as well.
             Not for what has no meaning once every process is dead: signs of life, claims, rates.
     """
+    place = describe_url(engine.url)
     with explained(engine.url, "written"), engine.connect() as plain:
-        connection = plain.execution_options(**{_EXCLUSIVE: True, _DURABLE: is_durable})
+        connection = plain.execution_options(**{EXCLUSIVE: True, DURABLE: is_durable})
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 _begin_postgresql(connection)
+            reach("ledger.begun", place)
             yield connection
+            reach("ledger.committing", place)
+        reach("ledger.committed", place)
+
+
+def find_version(connection: Connection) -> int | None:
+    """Tell the version of the ledger that a database holds, None where it holds none yet; make sure that it's one.
+
+    Raises:
+        DamagedFileError: it's a database of something else, or there's in it what isn't to be.
+        CacheError: a newer release made it.
+    """
+    is_file = connection.dialect.name == "sqlite"
+    if is_file:
+        check_kinds(connection)
+    version = read_version(connection)
+    if version is not None and version > SCHEMA_VERSION:
+        raise build_newer_error(connection, version)
+    if is_file:
+        check_names(connection, list_names(), has_version=version is not None)
+        if version == SCHEMA_VERSION:
+            check_columns(connection, METADATA.tables)
+    return version
 
 
 def iter_chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -154,14 +187,28 @@ def select_by_keys(
     The statement is the driver's own: for 100,000 rows SQLAlchemy's way takes half as long again.
     """
     listed = ", ".join(columns)
-    values: tuple[Any, ...]
     for chunk in iter_chunks(keys):
-        if connection.dialect.name == "postgresql":
-            matching, values = "= ANY(%s)", (chunk,)
-        else:
-            matching, values = f"IN ({', '.join('?' * len(chunk))})", tuple(chunk)
-        query = f"SELECT {listed} FROM {table.name} WHERE key {matching}"  # noqa: S608 (names from the schema)
+        matching, values = _match_keys(connection, chunk)
+        query = f"SELECT {listed} FROM {table.name} WHERE {matching}"  # noqa: S608 (names from the schema)
         yield from connection.exec_driver_sql(query, values).all()
+
+
+def delete_by_keys(
+    connection: Connection, table: Table, keys: Iterable[bytes], *, owner: str | None = None
+) -> None:
+    """Delete the rows with some keys; with an owner, those only that have it too. As fast as `select_by_keys`."""
+    for chunk in iter_chunks(keys):
+        matching, values = _match_keys(connection, chunk)
+        if owner is not None:
+            mark = "%s" if connection.dialect.name == "postgresql" else "?"
+            matching, values = f"{matching} AND owner = {mark}", (*values, owner)
+        connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {matching}", values)  # noqa: S608 (names from the schema)
+
+
+def _match_keys(connection: Connection, keys: list[bytes]) -> tuple[str, tuple[Any, ...]]:
+    if connection.dialect.name == "postgresql":
+        return "key = ANY(%s)", (keys,)
+    return f"key IN ({', '.join('?' * len(keys))})", tuple(keys)
 
 
 def insert_missing(connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> int:
@@ -170,8 +217,8 @@ def insert_missing(connection: Connection, table: Table, rows: list[tuple[Any, .
     The driver's own statement, as in `select_by_keys`.
     """
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
-    marks = ", ".join(mark for _ in table.columns)
-    statement = f"INSERT INTO {table.name} VALUES ({marks}) ON CONFLICT (key) DO NOTHING"  # noqa: S608 (names from the schema)
+    names, marks = ", ".join(table.columns.keys()), ", ".join(mark for _ in table.columns)
+    statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT (key) DO NOTHING"  # noqa: S608 (names from the schema)
     return connection.exec_driver_sql(statement, rows).rowcount
 
 
@@ -218,58 +265,10 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _prepare_file(url: URL) -> URL:
-    """Make the directory of a SQLite file; give the URL with an absolute path."""
-    database = url.database or ":memory:"
-    if database == ":memory:" or "mode=memory" in database or url.query.get("mode") == "memory":
-        raise CacheError(
-            "The ledger can't be a SQLite database in memory: no other process would see who writes. Give the path "
-            "of a file.",
-            path=":memory:",
-        )
-    if database.startswith("file:"):
-        return url
-    path = Path(database).absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise build_error(
-            "full" if is_full else "refused", str(path), "made", error.strerror or ""
-        ) from error
-    return url.set(database=str(path))
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # `_begin_sqlite` says BEGIN, and which one
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA fullfsync=ON")  # macOS: to the disk itself, not only to its cache
-    # Keys are random, so a batch of rows writes to about as many pages of the index: room for them in memory, and a
-    # file that takes each page only after it was written several times.
-    connection.execute("PRAGMA cache_size=-32768")
-    connection.execute("PRAGMA wal_autocheckpoint=8000")
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    except sqlite3.OperationalError as error:
-        # Only the first change to WAL needs the file for itself; whoever finds it idle makes it.
-        if not any(fragment in str(error) for fragment in LOCKED):
-            raise
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if not options.get(_EXCLUSIVE, False):
-        connection.exec_driver_sql("BEGIN")
-        return
-    # In WAL mode NORMAL leaves the waiting for the disk to the next durable commit, or to the checkpoint.
-    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options[_DURABLE] else 'NORMAL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 def _begin_postgresql(connection: Connection) -> None:
     options = connection.get_execution_options()
     settings = {"lock_timeout": f"{int(options[_BUSY_TIMEOUT] * 1000)}ms"}
-    if not options[_DURABLE]:
+    if not options[DURABLE]:
         settings["synchronous_commit"] = "off"
     connection.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
@@ -311,16 +310,12 @@ def _replace_stale_connections(engine: Engine) -> None:
 
 def _prepare_schema(engine: Engine) -> None:
     with read_transaction(engine) as connection:
-        if read_version(connection) == SCHEMA_VERSION:
+        if find_version(connection) == SCHEMA_VERSION:
             return
     with exclusive_transaction(engine) as connection:
-        version = read_version(connection)
-        if version is not None and version > SCHEMA_VERSION:
-            location = describe_url(engine.url)
-            raise CacheError(
-                f"The ledger {location} has schema version {version}, made by a newer release of this package; this "
-                f"one knows version {SCHEMA_VERSION}. Upgrade `distilabel-dagster`, or use another cache directory.",
-                path=location,
-            )
+        version = find_version(connection)
         if version != SCHEMA_VERSION:
             bring_up_to_date(connection, version)
+            find_version(connection)
+    if engine.dialect.name == "sqlite":
+        sync_name(engine.url)

@@ -1,10 +1,14 @@
 """What goes wrong with the ledger's database, told as this package's errors, with passwords hidden."""
 
 import contextlib
+import errno
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
@@ -13,26 +17,58 @@ from distilabel_dagster.base.serializable import is_secret_name
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
 
 LOCKED: Final = ("database is locked", "database table is locked")
+NO_TEXT: Final = "Could not decode to UTF-8"
 _DAMAGED: Final = (
+    NO_TEXT,
     "file is not a database",
     "malformed",
     "unsupported file format",
     "no such table",
     "no such column",
+    "no such module",
+    "string or blob too big",
+    "integer overflow",
+    "interrupted",  # a statement that didn't end, see `sqlite_file.harden`
 )
 _DAMAGED_STATES: Final = frozenset({"42P01", "42703"})
 _FULL: Final = ("database or disk is full",)
 _FULL_STATES: Final = frozenset({"53100"})
-_REFUSED: Final = ("readonly database", "unable to open database file")
+_READ_ONLY: Final = "readonly database"
+_REFUSED: Final = (_READ_ONLY, "unable to open database file")
+_IO_ERROR: Final = "disk I/O error"
 _LOCKED_STATES: Final = frozenset({"55P03"})
+_ERRNO_KINDS: Final = {
+    "full": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "crowded": (errno.EMFILE, errno.ENFILE),
+    "refused": (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
+        *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    ),
+}
+_LONGEST_REASON: Final = 500
+"""Characters: text that is damaged is quoted by the driver, however long it is."""
+
+_PROBE_BYTES: Final = 65_536
+_FILES_OF_DATABASE: Final = 4
+"""What SQLite opens at the same time: the database, its log, the file beside that, and a directory."""
+
+_WRITE_VERSION_AT: Final = 18
+"""Where SQLite's file says which version may write it: 1 or 2."""
 
 _REMEDIES: Final[dict[str, tuple[type[CacheError], str]]] = {
     "damaged": (
         DamagedFileError,
         (
-            "Put back a copy of it, or move it away (with the files `-wal` and `-shm` beside it) and start the run "
-            "again, which makes a new one; committed rows are in files of their own and stay, other calls are paid "
-            "again."
+            "Run `distilabel-dagster cache verify --repair`, which keeps every answer that can be read, or put back a "
+            "copy of it. Or move it away (with the files `-wal` and `-shm` beside it) and start the run again, which "
+            "makes a new one; committed rows are in files of their own and stay, other calls are paid again."
+        ),
+    ),
+    "damaged server": (
+        DamagedFileError,
+        (
+            "Put it back from a backup, by the database's own tools, and start the run again; committed rows are in "
+            "files of their own and stay."
         ),
     ),
     "full": (
@@ -45,6 +81,13 @@ _REMEDIES: Final[dict[str, tuple[type[CacheError], str]]] = {
     "refused": (
         CacheDirectoryError,
         "Check the path and its permissions, or give another directory by `cache_dir=` or DISTILABEL_CACHE_DIR.",
+    ),
+    "crowded": (
+        CacheError,
+        (
+            "What was committed before stays. Let the process open more files (`ulimit -n`), or have fewer replicas and "
+            "calls at the same time, and start the same run again."
+        ),
     ),
     "locked": (
         CacheError,
@@ -65,25 +108,37 @@ def describe_url(url: URL) -> str:
     return url.set(query=shown).render_as_string(hide_password=True)
 
 
+def find_file(url: URL) -> Path:
+    """Give the path of a SQLite file."""
+    database = url.database or ""
+    return Path(urlsplit(database).path if database.startswith("file:") else database).expanduser().absolute()
+
+
 @contextlib.contextmanager
 def explained(url: URL, action: str) -> Iterator[None]:
     """Turn errors of the database and of its driver into this package's."""
     try:
         yield
     except DBAPIError as error:
-        text = " ".join(str(error.orig).split())
+        text = " ".join(str(error.orig).split())[:_LONGEST_REASON]
+        kind, text = _classify(text, error.orig, url)
         shown = hide_password(text, url)
-        told = build_error(_classify(text, error.orig, url), describe_url(url), action, shown)
+        told = build_error(kind, describe_url(url), action, shown)
         # A traceback would show a cause that names the password.
         raise told from (error if shown == text else None)
 
 
 def build_error(kind: str, location: str, action: str, reason: str) -> CacheError:
-    """Build the error of a kind (damaged, full, refused, locked, other), with what to do about it."""
-    error_class, remedy = _REMEDIES[kind]
-    return error_class(
-        f"The ledger {location} can't be {action}: {reason.rstrip('.')}. {remedy}", path=location
-    )
+    """Build the error of a kind (damaged, full, refused, crowded, locked, other), with what to do about it."""
+    is_server = kind == "damaged" and "://" in location
+    error_class, remedy = _REMEDIES["damaged server" if is_server else kind]
+    what = f"can't be {action}: {reason.rstrip('.')}"
+    return error_class(f"The ledger {location} {what}. {remedy}", path=location, what=what, remedy=remedy)
+
+
+def classify_errno(error: OSError) -> str:
+    """Give the kind, as `build_error` takes it, of an error of the system."""
+    return next((kind for kind, numbers in _ERRNO_KINDS.items() if error.errno in numbers), "other")
 
 
 def hide_password(text: str, url: URL) -> str:
@@ -95,7 +150,8 @@ def hide_password(text: str, url: URL) -> str:
     return text
 
 
-def _classify(text: str, original: object, url: URL) -> str:
+def _classify(text: str, original: object, url: URL) -> tuple[str, str]:
+    """Give the kind of an error, and its text, with the system's reason where the database doesn't say it."""
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     kinds = {
         "damaged": (_DAMAGED, _DAMAGED_STATES),
@@ -103,17 +159,49 @@ def _classify(text: str, original: object, url: URL) -> str:
         "refused": (_REFUSED, frozenset[str]()),
         "locked": (LOCKED, _LOCKED_STATES),
     }
+    found = "other"
     for kind, (fragments, states) in kinds.items():
         if state in states or any(fragment in text for fragment in fragments):
-            return kind
-    if "disk I/O error" in text and _is_disk_full(url):
-        return "full"
-    return "other"
+            found = kind
+            break
+    if url.get_backend_name() != "sqlite" or (found != "refused" and _IO_ERROR not in text):
+        return found, text
+    if _READ_ONLY in text and not _is_known_version(url):
+        return "damaged", f"{text} (its header is that of no version of SQLite)"
+    return _ask_system(found, text, url)
 
 
-def _is_disk_full(url: URL) -> bool:
-    """Ask the disk: SQLite itself calls it an I/O error where the file beside the WAL can't grow."""
+def _ask_system(found: str, text: str, url: URL) -> tuple[str, str]:
+    """Find out why SQLite can't reach a file: it says the same for several reasons."""
+    path = find_file(url)
+    directory = path.parent
     try:
-        return shutil.disk_usage(Path(url.database or ".").parent).free == 0
+        with tempfile.TemporaryFile(dir=directory) as probe, contextlib.ExitStack() as opened:
+            # As far out as the next write would be: a process may be allowed files up to a size.
+            probe.seek(max(_size(path), _size(path.with_name(f"{path.name}-wal"))))
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+            for _ in range(_FILES_OF_DATABASE):
+                opened.callback(os.close, os.dup(probe.fileno()))
+        is_full = shutil.disk_usage(directory).free == 0
+    except OSError as error:
+        return classify_errno(error), f"{text} ({error.strerror})"
+    # Where the file beside the WAL can't grow, it's an input/output error to SQLite, and space may be free by now.
+    return ("full" if is_full and _IO_ERROR in text else found), text
+
+
+def _is_known_version(url: URL) -> bool:
+    try:
+        with find_file(url).open("rb") as file:
+            header = file.read(_WRITE_VERSION_AT + 1)
     except OSError:
-        return False
+        return True
+    return len(header) <= _WRITE_VERSION_AT or header[_WRITE_VERSION_AT] in (0, 1, 2)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -6,41 +6,34 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, update
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.errors import CacheError, DamagedFileError, StepInUseError
 from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
 from distilabel_dagster.ledger.database_errors import describe_url
-from distilabel_dagster.ledger.processes import ProcessIdentity, current_process
+from distilabel_dagster.ledger.lease_rows import Lease, Moment, given_up, read_leases
+from distilabel_dagster.ledger.processes import (
+    ProcessIdentity,
+    current_process,
+    read_elapsed,
+    read_uptime,
+)
 from distilabel_dagster.ledger.schema import LEASES_TABLE
 
 _logger = logging.getLogger("distilabel_dagster.ledger")
+EXPIRE_AFTER_S: Final = 60.0
+"""Silence after which a holder is taken for dead, where nobody says otherwise."""
+
 _table: Final = LEASES_TABLE.c
 _RENEW: Final = (
     update(LEASES_TABLE)
     .where(_table.key.in_(bindparam("keys", expanding=True)), _table.token == bindparam("by"))
-    .values(heartbeat=bindparam("now"))
+    .values(heartbeat=bindparam("now"), uptime=bindparam("awake"))
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Lease:
-    """A row of the table of leases."""
-
-    key: str
-    token: str
-    holder: ProcessIdentity
-    since: float
-    heartbeat: float
-
-    def is_free(self, now: float, expire_after_s: float) -> bool:
-        """Tell whether anyone may take the key: the holder is dead, or silent for too long."""
-        return now - self.heartbeat > expire_after_s or self.holder.is_surely_dead()
 
 
 class Leases:
@@ -48,8 +41,8 @@ class Leases:
 
     A key belongs to one acquisition until that releases it. It can be taken over at once when the process that
     holds it is dead (on the same host, where that can be seen), and from any other one when it gave no sign of
-    life for `expire_after_s`. Hosts that share a database need clocks that agree to well within that time, and
-    equal settings.
+    life for `expire_after_s`. On one host that's measured by a clock that nobody can set; hosts that share a database
+    need clocks that agree to well within that time, and equal settings.
 
     Attributes:
         engine: the database.
@@ -69,9 +62,10 @@ class Leases:
         self,
         engine_or_url: Engine | str,
         *,
-        expire_after_s: float = 60.0,
+        expire_after_s: float = EXPIRE_AFTER_S,
         heartbeat_every_s: float = 10.0,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = read_uptime,
     ) -> None:
         """Open the database if need be.
 
@@ -80,6 +74,7 @@ class Leases:
             expire_after_s: silence after which a holder is taken for dead.
             heartbeat_every_s: time between signs of life; has to be shorter.
             clock: seconds since 1970 in UTC, as all hosts see them.
+            uptime: seconds on a clock that all processes of this host share, and that never jumps.
 
         Raises:
             CacheError: the database can't be opened, see `open_database`.
@@ -93,6 +88,11 @@ class Leases:
         self.expire_after_s = expire_after_s
         self.heartbeat_every_s = heartbeat_every_s
         self.clock = clock
+        self.uptime = uptime
+
+    def moment(self) -> Moment:
+        """Tell what time it is."""
+        return Moment(self.clock(), self.uptime())
 
     def acquire(self, keys: Iterable[str]) -> "HeldLeases":
         """Take all keys, or none; doesn't wait for a holder to finish.
@@ -108,11 +108,11 @@ class Leases:
         token = uuid.uuid4().hex
         holder = current_process()
         with exclusive_transaction(self.engine, is_durable=False) as connection:
-            now = self.clock()
-            found = _read(connection, wanted)
+            moment = self.moment()
+            found = read_leases(connection, wanted)
             for lease in found:
-                if not lease.is_free(now, self.expire_after_s):
-                    raise self._build_in_use_error(lease, now)
+                if not lease.is_free(moment, self.expire_after_s):
+                    raise self._build_in_use_error(lease, moment)
             if wanted:
                 connection.execute(delete(LEASES_TABLE).where(_table.key.in_(wanted)))
                 connection.execute(
@@ -124,13 +124,17 @@ class Leases:
                             "host": holder.host,
                             "pid": holder.pid,
                             "process_start": holder.start,
-                            "since": now,
-                            "heartbeat": now,
+                            "since": moment.now,
+                            "heartbeat": moment.now,
+                            "uptime": moment.uptime,
                         }
                         for key in wanted
                     ],
                 )
+        reach("lease.acquired", ", ".join(wanted))
         for lease in found:
+            if lease.token in given_up:
+                continue
             _logger.warning(
                 "Took over `%s` from process %d on host `%s`, which ended without releasing it or was silent for too "
                 "long.",
@@ -138,10 +142,10 @@ class Leases:
                 lease.holder.pid,
                 lease.holder.host_name,
             )
-        return HeldLeases(self, wanted, token, holder, now)
+        return HeldLeases(self, wanted, token, holder)
 
-    def _build_in_use_error(self, lease: _Lease, now: float) -> StepInUseError:
-        silence_s = max(0.0, now - lease.heartbeat)
+    def _build_in_use_error(self, lease: Lease, moment: Moment) -> StepInUseError:
+        silence_s = max(0.0, lease.silence_s(moment))
         ours = current_process()
         if lease.holder == ours:
             remedy = "That is this very process: wait until its other run of the step has ended"
@@ -153,12 +157,12 @@ class Leases:
                 f"{self.expire_after_s - silence_s:.0f} s from now"
             )
         return StepInUseError(
-            f"Step `{lease.key}` is being written by {_name_holder(lease)}; its last sign of life came "
+            f"Step `{lease.key}` is being written by {lease.describe_holder()}; its last sign of life came "
             f"{silence_s:.0f} s ago. Only one process at a time may write a step. {remedy}, then start this run again.",
             **self._describe(lease),
         )
 
-    def _build_lost_error(self, key: str, lease: _Lease | None) -> StepInUseError:
+    def _build_lost_error(self, key: str, lease: Lease | None) -> StepInUseError:
         data: dict[str, Any] = {"key": key, "host": None, "pid": None, "since": None}
         if lease is None:
             what = (
@@ -167,7 +171,7 @@ class Leases:
             )
         else:
             what = (
-                f"may not write: it's held by {_name_holder(lease)}. Either this process gave no sign of life for "
+                f"may not write: it's held by {lease.describe_holder()}. Either this process gave no sign of life for "
                 f"{self.expire_after_s:.0f} s (it was paused, or its machine asleep) and was taken for dead, or it is "
                 "a fork of the holder"
             )
@@ -178,12 +182,12 @@ class Leases:
             **{"path": describe_url(self.engine.url), **data},
         )
 
-    def _describe(self, lease: _Lease) -> dict[str, Any]:
+    def _describe(self, lease: Lease) -> dict[str, Any]:
         return {
             "key": lease.key,
             "host": lease.holder.host_name,
             "pid": lease.holder.pid,
-            "since": _to_datetime(lease.since),
+            "since": lease.since_utc,
             "path": describe_url(self.engine.url),
         }
 
@@ -198,14 +202,12 @@ class HeldLeases:
         keys: the keys, sorted.
     """
 
-    def __init__(
-        self, leases: Leases, keys: tuple[str, ...], token: str, holder: ProcessIdentity, now: float
-    ) -> None:
+    def __init__(self, leases: Leases, keys: tuple[str, ...], token: str, holder: ProcessIdentity) -> None:
         self.keys = keys
         self._leases = leases
         self._token = token
         self._holder = holder
-        self._confirmed = now
+        self._confirmed = self._now()
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="step-leases", daemon=True)
@@ -233,11 +235,12 @@ class HeldLeases:
         """
         try:
             with read_transaction(self._leases.engine) as connection:
-                found = {lease.key: lease for lease in _read(connection, self.keys)}
+                found = {lease.key: lease for lease in read_leases(connection, self.keys)}
         except DamagedFileError:
             raise
         except CacheError:
-            if self._leases.clock() - self._confirmed > self._leases.expire_after_s:
+            silence_s = max(now - then for now, then in zip(self._now(), self._confirmed, strict=True))
+            if silence_s > self._leases.expire_after_s:
                 raise
             return
         for key in self.keys:
@@ -249,14 +252,15 @@ class HeldLeases:
         """Give a sign of life in a transaction of the caller's, and tell whether all keys are still held."""
         if os.getpid() != self._holder.pid or self._released.is_set():
             return False
-        mine = {"keys": self.keys, "by": self._token, "now": self._leases.clock()}
+        moment = self._leases.moment()
+        mine = {"keys": self.keys, "by": self._token, "now": moment.now, "awake": moment.uptime}
         return connection.execute(_RENEW, mine).rowcount == len(self.keys)
 
     def release(self) -> None:
         """Give the keys back; safe to repeat, and nothing in a fork of the holder.
 
-        Where the database can't be reached, that is logged, not raised: the keys are free when this process ends,
-        or when it has been silent for long enough.
+        Where the database can't be reached, that is logged, not raised: the keys are free for this process at once, for
+        others when it ends, or when it has been silent for long enough.
         """
         if os.getpid() != self._holder.pid:
             return
@@ -266,16 +270,21 @@ class HeldLeases:
             self._released.set()
         if not self.keys:
             return
+        about = ", ".join(self.keys)
+        reach("lease.releasing", about)
         try:
             with exclusive_transaction(self._leases.engine, is_durable=False) as connection:
                 connection.execute(delete(LEASES_TABLE).where(_table.token == self._token))
         except CacheError as error:
-            _logger.warning("The leases on %s could not be released. %s", ", ".join(self.keys), error)
+            given_up.add(self._token)
+            _logger.warning("The leases on %s could not be released. %s", about, error)
+        else:
+            reach("lease.released", about)
         self._heartbeat.join()
 
     def _beat(self) -> None:
         while not self._released.wait(self._leases.heartbeat_every_s):
-            now = self._leases.clock()
+            now = self._now()
             try:
                 with exclusive_transaction(self._leases.engine, is_durable=False) as connection:
                     is_held = self.renew(connection)
@@ -285,46 +294,13 @@ class HeldLeases:
             if not is_held:
                 return  # lost, or just released: `check` tells
             self._confirmed = now
+            reach("lease.renewed", ", ".join(self.keys))
+
+    def _now(self) -> tuple[float, float]:
+        """The time by both clocks of the others: this host's that nobody can set, and the time of day."""
+        return self._leases.clock(), read_elapsed()
 
 
-def find_free(
-    connection: Connection, keys: Iterable[str], now: float, expire_after_s: float
-) -> frozenset[str]:
-    """Tell which of some keys anyone may take: those that nobody holds, or a dead or silent holder."""
-    wanted = frozenset(keys)
-    held = (lease for lease in _read(connection, wanted) if not lease.is_free(now, expire_after_s))
-    return wanted - {lease.key for lease in held}
-
-
-def remove_dead(connection: Connection, prefix: str, now: float, silent_for_s: float) -> None:
-    """Take away leases on keys with a prefix whose holders are dead, or silent for so long."""
-    begin_with = connection.execute(
-        select(LEASES_TABLE).where(_table.key.startswith(prefix, autoescape=True))
-    )
-    dead = [lease.key for lease in map(_to_lease, begin_with) if lease.is_free(now, silent_for_s)]
-    if dead:
-        connection.execute(delete(LEASES_TABLE).where(_table.key.in_(dead)))
-
-
-def _read(connection: Connection, keys: Iterable[str]) -> list[_Lease]:
-    rows = connection.execute(select(LEASES_TABLE).where(_table.key.in_(keys)).order_by(_table.key))
-    return [_to_lease(row) for row in rows]
-
-
-def _to_lease(row: Row[Any]) -> _Lease:
-    return _Lease(
-        key=row.key,
-        token=row.token,
-        holder=ProcessIdentity(host=row.host, pid=row.pid, start=row.process_start),
-        since=row.since,
-        heartbeat=row.heartbeat,
-    )
-
-
-def _name_holder(lease: _Lease) -> str:
-    since = _to_datetime(lease.since).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"process {lease.holder.pid} on host `{lease.holder.host_name}` since {since}"
-
-
-def _to_datetime(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=timezone.utc)
+def read_moment() -> Moment:
+    """Tell what time it is."""
+    return Moment(time.time(), read_uptime())

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def current_host() -> str:
         namespace = ""
     told = " ".join(part for part in (machine, namespace) if part)
     return f"{socket.gethostname()} [{told}]" if told else socket.gethostname()
+
+
+def read_uptime() -> float:
+    """Seconds for which this machine has been awake since it was started, the same for all of its processes.
+
+    Nobody can set this clock, and while it stands, since the machine is asleep, none of its processes gets on.
+    """
+    return time.monotonic()
+
+
+def read_elapsed() -> float:
+    """Seconds on a clock that nobody can set and that goes on while this machine is asleep, where it has one."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
 def _read_line(path: Path) -> str:

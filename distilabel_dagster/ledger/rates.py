@@ -87,7 +87,8 @@ class RateLimits:
 
 def _read(connection: Connection, limit_keys: list[str]) -> dict[str, float]:
     rows = connection.execute(_SELECT, {"limit_keys": limit_keys})
-    return {row.limit_key: row.free_at for row in rows}
+    # What is no time can't have come from here, and a limit that isn't known holds nobody up.
+    return {row.limit_key: row.free_at for row in rows if isinstance(row.free_at, float)}
 
 
 def _write(connection: Connection, free_at: dict[str, float]) -> None:

@@ -14,14 +14,17 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    func,
     insert,
     inspect,
     select,
     update,
 )
 
-SCHEMA_VERSION: Final = 2
+from distilabel_dagster.errors import CacheError
+from distilabel_dagster.ledger.database_errors import build_error, describe_url
+
+SCHEMA_VERSION: Final = 3
+FIRST_WITH_CALLS: Final = 2
 METADATA: Final = MetaData()
 
 _ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")
@@ -43,10 +46,13 @@ LEASES_TABLE: Final = Table(
     Column("process_start", Text, nullable=False),
     Column("since", Float(53), nullable=False),
     Column("heartbeat", Float(53), nullable=False),
+    # Of the holder's machine, at the heartbeat; NULL where a release before schema 3 gave it.
+    Column("uptime", Float(53)),
 )
 
-# The response comes last: what stands before it is read without the pages that a long one goes on to. Keys are
-# random, so rows lie in the order in which they came, and only the key's index is written all over.
+# The response comes after what is read without the pages that a long one goes on to. Keys are random, so rows lie in
+# the order in which they came, and only the key's index is written all over. The checksum comes last, where a
+# migration can put it too; rows from before schema 3 have none.
 RESPONSES_TABLE: Final = Table(
     "responses",
     METADATA,
@@ -62,6 +68,7 @@ RESPONSES_TABLE: Final = Table(
     Column("created_at", Float(53), nullable=False),
     Column("run_id", Text, nullable=False),
     Column("response", Text, nullable=False),
+    Column("checksum", BigInteger),
 )
 
 # Holds what is asked for at the moment and a dead process's rest, so it stays small.
@@ -135,16 +142,45 @@ RATE_LIMITS_TABLE: Final = Table(
 
 
 def read_version(connection: Connection) -> int | None:
-    """Tell the version of the tables that are there; None where there are none."""
+    """Tell the version of the tables that are there; None where there are none.
+
+    Raises:
+        DamagedFileError: the table that says it holds something else.
+    """
     if not inspect(connection).has_table(SCHEMA_VERSION_TABLE.name):
         return None
-    return connection.execute(select(func.max(SCHEMA_VERSION_TABLE.c.version))).scalar()
+    found = connection.execute(select(SCHEMA_VERSION_TABLE.c.version).limit(2)).scalars().all()
+    if len(found) == 1 and type(found[0]) is int and found[0] >= 1:
+        return found[0]
+    shown = ", ".join(repr(each)[:40] for each in found) or "no row"
+    reason = f"its table `schema_version` holds {shown}, where one whole number from 1 is expected"
+    raise build_error("damaged", describe_url(connection.engine.url), "read", reason)
+
+
+def list_names() -> list[str]:
+    """List the names of all tables and indexes."""
+    return [
+        *METADATA.tables,
+        *(str(index.name) for table in METADATA.tables.values() for index in table.indexes),
+    ]
+
+
+def build_newer_error(connection: Connection, version: int) -> CacheError:
+    """Build the error of a ledger that a newer release made."""
+    location = describe_url(connection.engine.url)
+    what = (
+        f"has schema version {version}, made by a newer release of this package; this one knows version "
+        f"{SCHEMA_VERSION}"
+    )
+    remedy = "Upgrade `distilabel-dagster`, or use another cache directory."
+    return CacheError(f"The ledger {location} {what}. {remedy}", path=location, what=what, remedy=remedy)
 
 
 def bring_up_to_date(connection: Connection, version: int | None) -> None:
     """Make the tables, or bring those of an earlier version to this one with their rows kept.
 
-    All in the transaction of the caller, who makes sure that no other process does the same.
+    All in the transaction of the caller, who makes sure that no other process does the same. Takes no longer for many
+    rows than for few.
     """
     if version is None:
         METADATA.create_all(connection)
@@ -165,7 +201,16 @@ def _add_calls(connection: Connection) -> None:
         FAILED_ATTEMPTS_TABLE,
         RATE_LIMITS_TABLE,
     ]
-    METADATA.create_all(connection, tables=tables, checkfirst=False)
+    METADATA.create_all(connection, tables=tables)
 
 
-_MIGRATIONS: Final[dict[int, Callable[[Connection], None]]] = {1: _add_calls}
+def _add_checksum_and_uptime(connection: Connection) -> None:
+    """From 2; what came from 1 a moment ago has the checksum already."""
+    for column in (RESPONSES_TABLE.c.checksum, LEASES_TABLE.c.uptime):
+        table = column.table.name
+        if column.name not in {each["name"] for each in inspect(connection).get_columns(table)}:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}")
+
+
+_MIGRATIONS: Final[dict[int, Callable[[Connection], None]]] = {1: _add_calls, 2: _add_checksum_and_uptime}

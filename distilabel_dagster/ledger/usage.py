@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import fsum
+from decimal import Decimal
+from math import fsum, inf
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, RowMapping, Table, func, select
 
 from distilabel_dagster.ledger.calls import FailedAttempt, Paid, StepInRun, StoredResponse, encode_step
 from distilabel_dagster.ledger.database import read_transaction, upsert
+from distilabel_dagster.ledger.database_errors import build_error, describe_url
 from distilabel_dagster.ledger.schema import FAILED_ATTEMPTS_TABLE, FAILURES_TABLE, USAGE_TABLE
 
 _STEP: Final = ("partition", "step_key", "step", "model", "endpoint")
@@ -123,8 +125,10 @@ def read_usage(
         counted = connection.execute(_select(USAGE_TABLE, partition, step_key)).mappings().all()
         failures = connection.execute(_select(FAILURES_TABLE, partition, step_key)).mappings().all()
     for row in counted:
+        _check(engine, row, texts=_STEP, numbers=_COUNTERS)
         totals[_to_step(row)] = Usage(**{name: row[name] for name in _COUNTERS})
     for row in failures:
+        _check(engine, row, texts=(*_STEP, "kind"), numbers=("attempts",))
         step = _to_step(row)
         totals[step] = totals.get(step, Usage()) + Usage(failures={row["kind"]: row["attempts"]})
     return totals
@@ -146,6 +150,7 @@ def average_usage(engine: Engine, endpoint: str, model: str, step: str | None = 
         found = dict(zip(_COUNTERS, connection.execute(query).one(), strict=True))
     if not found["calls"]:
         return None
+    _check(engine, found, texts=(), numbers=_COUNTERS)
     calls = int(found["calls"])
     counted = calls - int(found["calls_without_tokens"])
     priced = calls - int(found["calls_without_price"])
@@ -174,6 +179,8 @@ def read_failed_attempts(
     )
     with read_transaction(engine) as connection:
         rows = connection.execute(query).mappings().all()
+    for row in rows:
+        _check(engine, row, texts=(*_STEP, "kind", "message", "run_id"), numbers=("at",))
     return [
         FailedAttempt(
             key=row["key"],
@@ -204,6 +211,20 @@ def _select(table: Table, partition: str | None, step_key: str | None) -> Any:
     if step_key is not None:
         query = query.where(table.c.step_key == step_key)
     return query
+
+
+def _check(engine: Engine, row: Mapping[Any, Any], texts: Iterable[str], numbers: Iterable[str]) -> None:
+    """Make sure that a row holds what can be in it.
+
+    Raises:
+        DamagedFileError: it doesn't.
+    """
+    if all(isinstance(row[name], str) for name in texts) and all(
+        isinstance(row[name], int | float | Decimal) and abs(row[name]) < inf for name in numbers
+    ):
+        return
+    reason = "a row of its counters holds values of other types than were written"
+    raise build_error("damaged", describe_url(engine.url), "read", reason)
 
 
 def _to_step(row: RowMapping) -> StepInRun:

@@ -14,6 +14,7 @@ from distilabel_dagster.base.environment import openai_setting
 from distilabel_dagster.base.runtime_parameters import RuntimeParameter
 from distilabel_dagster.base.serializable import PACKAGE, is_secret
 from distilabel_dagster.errors import MissingDependencyError, ModelCallError, ModelError
+from distilabel_dagster.models.deadlines import within
 from distilabel_dagster.models.model import RemoteModel
 from distilabel_dagster.models.prices import estimate_cost_usd
 from distilabel_dagster.models.provider_errors import (
@@ -52,7 +53,8 @@ class OpenAIEndpoint(RemoteModel):
             OpenAI's may need none.
         default_headers: HTTP headers that each call gets besides; their values are treated as secrets, so that they
             have to be given again to a pipeline that was read from a file.
-        timeout_s: seconds that one attempt may take, from its beginning to the last byte of the answer.
+        timeout_s: seconds that one attempt may take, from its beginning to the last byte of the answer. An answer that
+            came while this process was paused counts, however long that was.
 
     Runtime parameters:
         - `base_url`, `api_key`, `default_headers`, `timeout_s`: see above.
@@ -135,9 +137,7 @@ class OpenAIEndpoint(RemoteModel):
 
         try:
             # The SDK's own time-outs are off: they count from byte to byte, so that a dripping answer would never end.
-            answer = await asyncio.wait_for(
-                self._client().post(path, cast_to=object, body=body), self.timeout_s
-            )
+            answer = await within(self._client().post(path, cast_to=object, body=body), self.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             failure = self._failure("timeout")
         except (OpenAIError, ValueError) as error:

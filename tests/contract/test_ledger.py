@@ -16,7 +16,8 @@ from sqlalchemy import delete, func, select, update
 from distilabel_dagster.errors import CacheError, DamagedFileError
 from distilabel_dagster.ledger.calls import StoredResponse
 from distilabel_dagster.ledger.database import _left_by_parent, exclusive_transaction, read_transaction
-from distilabel_dagster.ledger.responses import ResponseLedger
+from distilabel_dagster.ledger.processes import read_uptime
+from distilabel_dagster.ledger.responses import DAMAGED_ANSWER, ResponseLedger
 from distilabel_dagster.ledger.schema import CLAIMS_TABLE, LEASES_TABLE, RESPONSES_TABLE
 from distilabel_dagster.ledger.usage import read_usage
 from tests.contract.ledger_process import (
@@ -32,13 +33,22 @@ from tests.contract.ledger_process import (
 
 
 class Clock:
-    """Wall clock that tests set forward."""
+    """A clock that tests set forward: time goes by for everybody, unless it's said that it jumped."""
 
     def __init__(self) -> None:
         self.now = time.time()
+        self._uptime_ahead = read_uptime() - self.now
 
     def __call__(self) -> float:
         return self.now
+
+    def uptime(self) -> float:
+        return self.now + self._uptime_ahead
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, and no other clock."""
+        self.now += seconds
+        self._uptime_ahead -= seconds
 
 
 @pytest.fixture
@@ -48,14 +58,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ledger(ledger_url: str, clock: Clock) -> Iterator[ResponseLedger]:
-    with ResponseLedger(ledger_url, clock=clock) as opened:
+    with ResponseLedger(ledger_url, clock=clock, uptime=clock.uptime) as opened:
         yield opened
 
 
 @pytest.fixture
 def second(ledger: ResponseLedger, ledger_url: str, clock: Clock) -> Iterator[ResponseLedger]:
     """Of the same process, and yet a stranger."""
-    with ResponseLedger(ledger_url, clock=clock) as opened:
+    with ResponseLedger(ledger_url, clock=clock, uptime=clock.uptime) as opened:
         yield opened
 
 
@@ -211,18 +221,93 @@ def test_all_of_a_round_is_kept_or_nothing(ledger: ResponseLedger, second: Respo
     assert read_usage(ledger.engine)[STEP].calls == 2
 
 
-def test_a_response_that_is_damaged_is_named(ledger: ResponseLedger) -> None:
-    ledger.store([pay(1), pay(2)])
+# --- answers that aren't what was written ---------------------------------------------------------
+
+
+def damage(ledger: ResponseLedger, number: int, **changes: Any) -> None:
+    values = changes or {"response": '{"text":"Ho"}'}
     with exclusive_transaction(ledger.engine) as connection:
         connection.execute(
-            update(RESPONSES_TABLE).where(RESPONSES_TABLE.c.key == key_of(1)).values(response="{half")
+            update(RESPONSES_TABLE).where(RESPONSES_TABLE.c.key == key_of(number)).values(values)
         )
+
+
+def test_a_damaged_answer_is_asked_for_again_and_replaced(
+    ledger: ResponseLedger, second: ResponseLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.store([pay(1), pay(2)])
+    damage(ledger, 1)
+    begun = ledger.begin({STEP: keys_of([1, 2]), OTHER_STEP: keys_of([1])})
+    assert begun.found == {key_of(2): answer(2)}
+    assert (begun.claimed, begun.damaged, begun.elsewhere) == ({key_of(1)}, {key_of(1)}, set())
+    assert f"the response under {key_of(1).hex()} does not have the checksum" in caplog.text
+    assert "1 answer in the ledger can't be used and is asked for again" in caplog.text
+    usage = read_usage(ledger.engine)
+    assert (usage[STEP].calls_reused, usage[STEP].failures) == (1, {DAMAGED_ANSWER: 1})
+    assert (usage[OTHER_STEP].calls_reused, usage[OTHER_STEP].failures) == (0, {DAMAGED_ANSWER: 1})
+    caplog.clear()
+    waiting = second.begin({STEP: keys_of([1])})
+    assert (waiting.found, waiting.elsewhere, waiting.damaged) == ({}, {key_of(1)}, set())
+    assert ledger.begin({STEP: keys_of([1])}).claimed == {key_of(1)}
+    assert caplog.text == ""
+    assert read_usage(ledger.engine)[STEP].failures == {DAMAGED_ANSWER: 1}
+    assert ledger.store([pay(1, "again", run_id="run-2")]) == {}
+    found = second.begin({STEP: keys_of([1])}).found
+    assert found == {key_of(1): answer(1, "again", run_id="run-2")}
+    others = second.store([pay(1, "late", run_id="run-3")])
+    assert {key: each.response["text"] for key, each in others.items()} == {key_of(1): "again"}
+    assert count(ledger, RESPONSES_TABLE) == 2
+
+
+def test_of_two_answers_for_a_damaged_one_the_first_stays(ledger: ResponseLedger) -> None:
+    ledger.store([pay(1), pay(2)])
+    damage(ledger, 1, response="{half")
+    ledger.store([pay(1, "first"), pay(1, "twin"), pay(2, "other")])
+    texts = {key: each.response["text"] for key, each in ledger.look_up(keys_of([1, 2])).items()}
+    assert texts == {key_of(1): "first", key_of(2): "Hi"}
+
+
+def test_a_damaged_answer_that_another_has_replaced_meanwhile_is_found(
+    ledger: ResponseLedger, second: ResponseLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.store([pay(1)])
+    damage(ledger, 1)
+    act, acts = ledger._while_alive, []
+
+    def act_late(*arguments: Any) -> Any:
+        if acts:
+            second.store([pay(1, "again")])
+        acts.append(arguments)
+        return act(*arguments)
+
+    monkeypatch.setattr(ledger, "_while_alive", act_late)
+    begun = ledger.begin({STEP: keys_of([1])})
+    assert (begun.found, begun.claimed, begun.damaged) == ({key_of(1): answer(1, "again")}, set(), set())
+    usage = read_usage(ledger.engine)[STEP]
+    assert (usage.calls_reused, usage.failures) == (1, {})
+
+
+def test_a_damaged_answer_is_named_to_who_looks_it_up(ledger: ResponseLedger) -> None:
+    ledger.store([pay(1), pay(2)])
+    damage(ledger, 1, cost_usd=0.5)
     found = ledger.look_up(keys_of([1, 2]))
     assert found[key_of(2)] == answer(2)
-    with pytest.raises(DamagedFileError, match=f"the response under {key_of(1).hex()} is not JSON"):
+    with pytest.raises(DamagedFileError, match=f"the response under {key_of(1).hex()} does not have"):
         found[key_of(1)]
-    with pytest.raises(DamagedFileError):
-        ledger.begin({STEP: keys_of([1])})
+
+
+def test_many_damaged_answers_are_told_in_a_line(
+    ledger: ResponseLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.store([pay(number) for number in range(50)])
+    for number in range(40):
+        damage(ledger, number)
+    begun = ledger.begin({STEP: keys_of(range(50))})
+    assert begun.claimed == begun.damaged == set(keys_of(range(40)))
+    assert len(caplog.messages) == 1
+    assert "40 answers in the ledger can't be used and are asked for again" in caplog.text
+    ledger.store([pay(number) for number in range(40)])
+    assert len(ledger.begin({STEP: keys_of(range(50))}).found) == 50
 
 
 # --- several at once ------------------------------------------------------------------------------
@@ -318,16 +403,60 @@ def test_a_paused_process_is_waited_for_and_then_taken_for_dead(
     ledger: ResponseLedger, clock: Clock, start_other: Callable[[], OtherLedger]
 ) -> None:
     other = start_other()
-    other.do("begin", [1, 2])
+    other.do("begin", [1, 2, 3, 4])
     os.kill(other.process.pid, signal.SIGSTOP)
     assert ledger.begin({STEP: keys_of([1])}).elsewhere == {key_of(1)}
     clock.now = time.time() + 61
     assert ledger.begin({STEP: keys_of([1])}).claimed == {key_of(1)}
     ledger.store([pay(1, "first")])
+    assert ledger.begin({STEP: keys_of([3])}).claimed == {key_of(3)}
     os.kill(other.process.pid, signal.SIGCONT)
     assert other.do("store", [[1, 2]]) == "ok"
     texts = [stored.response["text"] for stored in ledger.look_up(keys_of([1, 2])).values()]
     assert sorted(texts) == ["first", "other"]
+    # Its lease is still there, and with it what nobody has taken; what others have is theirs.
+    told = other.do("begin", [1, 3, 4, 5])
+    assert told == {"found": [1], "claimed": [4, 5], "elsewhere": [3]}
+    assert other.do("release", [3]) == "ok"
+    clock.now = time.time()
+    assert ledger.begin({STEP: keys_of([3, 4])}).claimed == {key_of(3)}
+
+
+@pytest.mark.parametrize("seconds", [7_200, -7_200])
+def test_a_jump_of_the_clock_takes_nobody_for_dead(
+    ledger: ResponseLedger,
+    clock: Clock,
+    start_other: Callable[[], OtherLedger],
+    ledger_url: str,
+    seconds: int,
+) -> None:
+    other = start_other()
+    other.do("begin", [1])
+    clock.now = time.time()
+    clock.jump(seconds)
+    assert ledger.begin({STEP: keys_of([1, 2])}).elsewhere == {key_of(1)}
+    with ResponseLedger(ledger_url, clock=clock, uptime=clock.uptime) as third:
+        assert third.begin({STEP: keys_of([1, 2])}).elsewhere == set(keys_of([1, 2]))
+    clock.jump(-seconds)
+    assert other.do("begin", [2])["elsewhere"] == [2]
+    assert ledger.begin({STEP: keys_of([1])}).elsewhere == {key_of(1)}
+
+
+def test_a_process_that_is_always_taken_for_dead_is_told_so(
+    ledger: ResponseLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = ledger._take_lease
+
+    def take_in_vain() -> None:
+        take()
+        with exclusive_transaction(ledger.engine) as connection:
+            connection.execute(delete(LEASES_TABLE))
+
+    monkeypatch.setattr(ledger, "_take_lease", take_in_vain)
+    with exclusive_transaction(ledger.engine) as connection:
+        connection.execute(delete(LEASES_TABLE))
+    with pytest.raises(CacheError, match="Set the clocks of the hosts"):
+        ledger.begin({STEP: keys_of([1])})
 
 
 def test_a_ledger_that_was_taken_for_dead_goes_on(

@@ -48,6 +48,7 @@ class Claims(RuleBasedStateMachine):
             expire_after_s=EXPIRE_AFTER_S,
             heartbeat_every_s=EXPIRE_AFTER_S - 1,
             clock=lambda: self.now,
+            uptime=lambda: self.now - 1_600_000_000.0,
         )
         ledger.open_claims()
         return ledger

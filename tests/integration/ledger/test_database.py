@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert, inspect, select, update
 
+from distilabel_dagster.base import fault_points
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError, DamagedFileError
 from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
+from distilabel_dagster.ledger.leases import Leases
 from distilabel_dagster.ledger.schema import LEASES_TABLE, METADATA, SCHEMA_VERSION, SCHEMA_VERSION_TABLE
 
 ROW = {
@@ -21,6 +23,7 @@ ROW = {
     "process_start": "2",
     "since": 0.5,
     "heartbeat": 1700000000.123456,
+    "uptime": 12345.678901,
 }
 
 
@@ -48,7 +51,52 @@ def test_a_new_database_is_made_with_its_directory(path: Path) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
-        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [SCHEMA_VERSION] == [2]
+        assert connection.execute(select(SCHEMA_VERSION_TABLE)).scalars().all() == [SCHEMA_VERSION] == [3]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_the_names_of_a_new_database_and_of_its_directories_are_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = path.parent / "deeper" / "ledger.sqlite"
+    open_database(str(path))
+    above = [str(each) for each in path.parents]
+    # Each directory before the next is made in it, and the last when the file is.
+    assert synced == [above[2], above[1], above[0], above[1]]
+    synced.clear()
+    open_database(str(path))
+    assert synced == []
+
+
+def test_the_moments_of_a_transaction_are_named(path: Path) -> None:
+    passed: list[tuple[str, str]] = []
+    engine = open_database(str(path))
+    fault_points.install(lambda point, about: passed.append((point, about)))
+    try:
+        with exclusive_transaction(engine) as connection:
+            connection.execute(insert(LEASES_TABLE).values(ROW))
+            assert passed == [("ledger.begun", str(path))]
+        with contextlib.suppress(KeyError), exclusive_transaction(engine):
+            raise KeyError
+        held = Leases(engine).acquire(["b", "a"])
+        held.release()
+    finally:
+        fault_points.install(None)
+    whole = ["ledger.begun", "ledger.committing", "ledger.committed"]
+    assert [point for point, _ in passed] == [
+        *whole,
+        "ledger.begun",
+        *(*whole, "lease.acquired", "lease.releasing", *whole, "lease.released"),
+    ]
+    assert {about for point, about in passed if point.startswith("lease.")} == {"a, b"}
 
 
 def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +141,7 @@ def test_many_open_a_new_database_at_once(path: Path) -> None:
 def test_a_newer_schema_is_refused(path: Path) -> None:
     with exclusive_transaction(open_database(str(path))) as connection:
         connection.execute(update(SCHEMA_VERSION_TABLE).values(version=SCHEMA_VERSION + 1))
-    with pytest.raises(CacheError, match=r"schema version 3.*knows version 2\. Upgrade") as caught:
+    with pytest.raises(CacheError, match=r"schema version 4.*knows version 3\. Upgrade") as caught:
         open_database(str(path))
     assert caught.value.path == str(path)
 
@@ -133,7 +181,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_the_place_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(CacheDirectoryError, match="unable to open database file"):
+    with pytest.raises(DamagedFileError, match="isn't a file: a directory"):
         open_database(str(tmp_path))
 
 

@@ -19,9 +19,11 @@ import pytest
 from sqlalchemy import delete, select
 
 from distilabel_dagster.errors import CacheError, DamagedFileError, StepInUseError
+from distilabel_dagster.ledger import lease_rows
 from distilabel_dagster.ledger import leases as leases_module
 from distilabel_dagster.ledger.database import exclusive_transaction, open_database, read_transaction
 from distilabel_dagster.ledger.leases import HeldLeases, Leases
+from distilabel_dagster.ledger.processes import read_uptime
 from distilabel_dagster.ledger.schema import LEASES_TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,13 +75,22 @@ class OtherProcess:
 
 
 class Clock:
-    """Wall clock that tests set forward."""
+    """A clock that tests set forward: time goes by for everybody, unless it's said that it jumped."""
 
     def __init__(self) -> None:
         self.now = time.time()
+        self._uptime_ahead = read_uptime() - self.now
 
     def __call__(self) -> float:
         return self.now
+
+    def uptime(self) -> float:
+        return self.now + self._uptime_ahead
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, and no other clock."""
+        self.now += seconds
+        self._uptime_ahead -= seconds
 
 
 @pytest.fixture
@@ -230,7 +241,7 @@ def test_a_paused_process_is_taken_over_when_it_was_silent_for_long_enough(
     assert other.do("check") == "ok"
     os.kill(other.pid, signal.SIGSTOP)
     clock = Clock()
-    leases = Leases(url, clock=clock)
+    leases = Leases(url, clock=clock, uptime=clock.uptime)
     with pytest.raises(StepInUseError):
         leases.acquire(["a"])
     clock.now += 61
@@ -246,19 +257,19 @@ def test_a_paused_process_is_taken_over_when_it_was_silent_for_long_enough(
 
 def test_signs_of_life_keep_a_key(url: str) -> None:
     clock = Clock()
-    holder = Leases(url, heartbeat_every_s=0.01, clock=clock)
+    holder = Leases(url, heartbeat_every_s=0.01, clock=clock, uptime=clock.uptime)
     with holder.acquire(["a"]) as held:
         for _ in range(3):
             clock.now += 50
             wait_until(lambda: heartbeat_of(url, "a") == clock.now)
         with pytest.raises(StepInUseError):
-            Leases(url, clock=clock).acquire(["a"])
+            Leases(url, clock=clock, uptime=clock.uptime).acquire(["a"])
         held.check()
 
 
 def test_a_holder_that_slept_goes_on_when_nobody_came(url: str) -> None:
     clock = Clock()
-    with Leases(url, heartbeat_every_s=0.01, clock=clock).acquire(["a"]) as held:
+    with Leases(url, heartbeat_every_s=0.01, clock=clock, uptime=clock.uptime).acquire(["a"]) as held:
         clock.now += 3600
         held.check()
         wait_until(lambda: heartbeat_of(url, "a") == clock.now)
@@ -268,7 +279,7 @@ def test_a_holder_that_slept_goes_on_when_nobody_came(url: str) -> None:
 def test_a_failed_sign_of_life_is_made_up_for(url: str, path: Path) -> None:
     clock = Clock()
     engine = open_database(url, busy_timeout_s=0.01)
-    with Leases(engine, heartbeat_every_s=0.01, clock=clock).acquire(["a"]) as held:
+    with Leases(engine, heartbeat_every_s=0.01, clock=clock, uptime=clock.uptime).acquire(["a"]) as held:
         blocking = sqlite3.connect(path, isolation_level=None)
         blocking.execute("PRAGMA busy_timeout=10000")
         blocking.execute("BEGIN IMMEDIATE")
@@ -284,7 +295,7 @@ def test_a_failed_sign_of_life_is_made_up_for(url: str, path: Path) -> None:
 def test_a_ledger_out_of_reach_is_an_error_only_when_the_key_may_be_lost(tmp_path: Path) -> None:
     clock = Clock()
     path = tmp_path / "cache" / "ledger.sqlite"
-    held = Leases(str(path), clock=clock).acquire(["a"])
+    held = Leases(str(path), clock=clock, uptime=clock.uptime).acquire(["a"])
     path.parent.rename(tmp_path / "moved")
     clock.now += 60
     held.check()
@@ -315,15 +326,19 @@ def test_a_row_that_someone_deleted_is_a_lost_key(url: str) -> None:
 
 
 def test_a_release_that_fails_is_told_and_harmless(
-    url: str, path: Path, caplog: pytest.LogCaptureFixture
+    url: str, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Leases(open_database(url, busy_timeout_s=0.01)).acquire(["a"])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as blocking:
         blocking.execute("BEGIN IMMEDIATE")
         held.release()
     assert "could not be released" in caplog.text
-    with pytest.raises(StepInUseError):
-        Leases(url).acquire(["a"])
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(lease_rows, "given_up", set())  # as in another process
+        with pytest.raises(StepInUseError):
+            Leases(url).acquire(["a"])
+    with Leases(url).acquire(["a"]) as again:  # this one knows that it has let go
+        again.check()
 
 
 def act_in_fork(url: str, held: HeldLeases, told: "multiprocessing.SimpleQueue[str]") -> None:

@@ -1,4 +1,8 @@
+import errno
+import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url
@@ -45,14 +49,68 @@ def test_errors_of_the_database_become_ours(original: Exception, expected: type[
     error = explain(original)
     assert type(error) is expected
     assert error.path == "/cache/ledger.sqlite"
-    assert str(error).startswith(f"The ledger /cache/ledger.sqlite can't be written: {original}. ")
+    assert str(error).startswith(f"The ledger /cache/ledger.sqlite can't be written: {original}")
 
 
-def test_input_output_error_on_a_full_disk_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, CacheFullError),
+        (errno.EDQUOT, CacheFullError),
+        (errno.EFBIG, CacheFullError),
+        (errno.EROFS, CacheDirectoryError),
+        (errno.EACCES, CacheDirectoryError),
+        (errno.EMFILE, CacheError),
+        (errno.EIO, CacheError),
+    ],
+)
+@pytest.mark.parametrize("said", ["disk I/O error", "unable to open database file"])
+def test_the_system_is_asked_for_the_reason_that_the_database_keeps_to_itself(
+    monkeypatch: pytest.MonkeyPatch, number: int, expected: type[CacheError], said: str
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    error = explain(ServerError(said))
+    assert type(error) is expected
+    assert f"{said} ({os.strerror(number)})" in str(error)
+    assert ("ulimit -n" in str(error)) is (number == errno.EMFILE)
+
+
+def test_input_output_error_on_a_full_disk_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
-    assert type(explain(ServerError("disk I/O error"))) is CacheFullError
+    assert type(explain(ServerError("disk I/O error"), url)) is CacheFullError
+    assert type(explain(ServerError("unable to open database file"), url)) is CacheDirectoryError
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 0, 9))
-    assert type(explain(ServerError("disk I/O error"))) is CacheError
+    assert type(explain(ServerError("disk I/O error"), url)) is CacheError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_header_that_no_sqlite_writes_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"SQLite format 3\0\x10\0\x02\x02")
+    url = f"sqlite:///{path}"
+    assert type(explain(ServerError("attempt to write a readonly database"), url)) is CacheDirectoryError
+    path.write_bytes(b"SQLite format 3\0\x10\0\x42\x02")
+    assert type(explain(ServerError("attempt to write a readonly database"), url)) is DamagedFileError
+
+
+def test_what_to_do_about_damage_depends_on_the_database() -> None:
+    damaged = ServerError("no such table: leases")
+    assert "cache verify --repair" in str(explain(damaged))
+    told = str(explain(damaged, "postgresql+psycopg://ann@db/work"))
+    assert "the database's own tools" in told
+    assert "--repair" not in told
+
+
+def test_what_the_driver_quotes_is_cut() -> None:
+    error = explain(ServerError(f"Could not decode to UTF-8 column 'host' with text '{'x' * 10_000}'"))
+    assert type(error) is DamagedFileError
+    assert len(str(error)) < 1_500
 
 
 def test_our_own_mistakes_are_not_disguised() -> None:

@@ -1,0 +1,308 @@
+"""Responses out of the bare pages of a SQLite file: what a damaged structure leads to no more is still there.
+
+The format is SQLite's, see https://www.sqlite.org/fileformat2.html. Each row has a checksum of its own, so that nothing
+is taken for a response which isn't one; where a row of an older release has none, its types decide.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from types import TracebackType
+from typing import IO, Any, Final
+
+from distilabel_dagster.errors import DamagedFileError
+from distilabel_dagster.ledger.calls import StoredResponse
+from distilabel_dagster.ledger.response_rows import COLUMNS, decode_row
+from distilabel_dagster.ledger.wal import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, is_page_size
+
+_MAGIC: Final = b"SQLite format 3\0"
+_FILE_HEADER_BYTES: Final = 100
+_OWN_PAGE_BYTES: Final = 4096
+_TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER = 13, 10, 2
+_PAGE_KINDS: Final = (2, 5, 10, 13)
+_FLOAT: Final = Struct(">d")
+_INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+_LONGEST_PAYLOAD_BYTES: Final = 256 * 2**20
+_READS_PER_BYTE: Final = 4
+"""How often each byte may be read as part of a long row; a chain of pages that goes round in circles ends there."""
+
+_AMOUNTS: Final = frozenset(
+    place for place, name in enumerate(COLUMNS) if name in ("cost_usd", "latency_s", "created_at")
+)
+_RESPONSE_AT: Final = COLUMNS.index("response")
+
+
+class _NotACell(Exception):  # noqa: N818  (it's caught a few lines on, whenever bytes are no row)
+    pass
+
+
+@dataclass(slots=True)
+class Carved:
+    """What was counted while responses were carved out.
+
+    Attributes:
+        pages: pages looked at.
+        damaged: rows that look like a response's and aren't whole, those that are whole elsewhere included.
+    """
+
+    pages: int = 0
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to read rows that go on in other pages, where there are several.
+
+    Attributes:
+        usable_bytes: of a page; some builds of SQLite keep the last few for other things, as the header says.
+        with_wal: whether a page in the WAL counts before the one in the file.
+    """
+
+    usable_bytes: int
+    with_wal: bool
+
+
+class PageFile:
+    """The pages of a SQLite file and of its WAL; a context manager.
+
+    Args:
+        path: the file; the WAL is beside it, if there's one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open = ExitStack()
+        self._file: IO[bytes] | None = None
+        self._wal: IO[bytes] | None = None
+        self._latest: dict[int, int] = {}
+        self._left = 0
+        self.page_bytes = _OWN_PAGE_BYTES
+        self.ways: tuple[Way, ...] = ()
+
+    def __enter__(self) -> "PageFile":
+        self._file = self._open_if_there(self._path)
+        self._wal = self._open_if_there(self._path.with_name(f"{self._path.name}-wal"))
+        self._measure()
+        self._left = _READS_PER_BYTE * sum(_size(file) for file in (self._file, self._wal))
+        for number, offset in self._iter_frames():
+            self._latest[number] = offset
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def iter_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Give each page with its number, those of the WAL after those of the file; a page may come several times."""
+        for number in range(1, _size(self._file) // self.page_bytes + 1):
+            yield number, _read_at(self._file, (number - 1) * self.page_bytes, self.page_bytes)
+        for number, offset in self._iter_frames():
+            yield number, _read_at(self._wal, offset, self.page_bytes)
+
+    def read_chain(self, first: int, length: int, way: "Way") -> bytes:
+        """Read the rest of a row that goes on in pages of its own."""
+        gathered = bytearray()
+        number = first
+        while len(gathered) < length:
+            self._left -= self.page_bytes
+            if self._left < 0 or number < 1:
+                raise _NotACell
+            if way.with_wal and number in self._latest:
+                page = _read_at(self._wal, self._latest[number], self.page_bytes)
+            else:
+                page = _read_at(self._file, (number - 1) * self.page_bytes, self.page_bytes)
+            if len(page) < self.page_bytes:
+                raise _NotACell
+            number = int.from_bytes(page[:4], "big")
+            gathered += page[4 : way.usable_bytes]
+        return bytes(gathered[:length])
+
+    def _open_if_there(self, path: Path) -> IO[bytes] | None:
+        return self._open.enter_context(path.open("rb")) if path.is_file() else None
+
+    def _measure(self) -> None:
+        header = _read_at(self._file, 0, _FILE_HEADER_BYTES)
+        in_wal = int.from_bytes(_read_at(self._wal, 8, 4), "big")
+        in_file = int.from_bytes(header[16:18], "big") if header.startswith(_MAGIC) else 0
+        sizes = (65_536 if in_file == 1 else in_file, in_wal, _OWN_PAGE_BYTES)
+        self.page_bytes = next(size for size in sizes if is_page_size(size))
+        kept = header[20] if len(header) > 20 else 0
+        usable = {self.page_bytes - kept, self.page_bytes} if kept else {self.page_bytes}
+        self.ways = tuple(Way(size, with_wal) for size in sorted(usable) for with_wal in (True, False))
+
+    def _iter_frames(self) -> Iterator[tuple[int, int]]:
+        step = FRAME_HEADER_BYTES + self.page_bytes
+        for start in range(WAL_HEADER_BYTES, _size(self._wal) - step + 1, step):
+            number = int.from_bytes(_read_at(self._wal, start, 4), "big")
+            yield number, start + FRAME_HEADER_BYTES
+
+
+def carve_responses(path: Path, location: str, carved: Carved) -> Iterator[StoredResponse]:
+    """Give each whole response in a SQLite file and its WAL, some several times.
+
+    Args:
+        path: the file.
+        location: what errors call it.
+        carved: counts.
+    """
+    orphans: dict[int, list[list[Any]]] = {}
+    with PageFile(path) as pages:
+        for number, page in pages.iter_pages():
+            carved.pages += 1
+            for row_id, record in _iter_records(pages, number, page, _TABLE_LEAF):
+                found = _read_response(record, location)
+                if found is not None:
+                    yield found
+                elif _looks_like_response(record):
+                    carved.damaged += 1
+                    orphans.setdefault(row_id, []).append(record)
+        if orphans:
+            yield from _carve_by_index(pages, orphans, location)
+
+
+def _carve_by_index(
+    pages: PageFile, orphans: dict[int, list[list[Any]]], location: str
+) -> Iterator[StoredResponse]:
+    """Try rows under the keys that the index has for them: it may be the row's key alone that is damaged."""
+    for number, page in pages.iter_pages():
+        for kind in (_INDEX_LEAF, _INDEX_INNER):
+            for _, entry in _iter_records(pages, number, page, kind):
+                if len(entry) == 2 and isinstance(entry[0], bytes) and entry[1] in orphans:
+                    for record in orphans[entry[1]]:
+                        found = _read_response([entry[0], *record[1:]], location)
+                        if found is not None:
+                            yield found
+
+
+def _iter_records(pages: PageFile, number: int, page: bytes, kind: int) -> Iterator[tuple[int, list[Any]]]:
+    """Give the rows of one page, if it's of a kind, each with its number (0 in an index).
+
+    A page that says of itself what no page can be is taken for one of a table.
+    """
+    start = _FILE_HEADER_BYTES if number == 1 else 0
+    if len(page) < pages.page_bytes or (
+        page[start] != kind and (kind != _TABLE_LEAF or page[start] in _PAGE_KINDS)
+    ):
+        return
+    is_inner = kind == _INDEX_INNER
+    # How many there are isn't asked: that may be damaged, and the first of the cells is where their places end.
+    place, end = start + (12 if is_inner else 8), len(page)
+    while place + 2 <= end:
+        cell = int.from_bytes(page[place : place + 2], "big")
+        place += 2
+        if cell >= place:
+            end = min(end, cell)
+            yield from _read_cell(pages, page, cell + (4 if is_inner else 0), kind)
+
+
+def _read_cell(pages: PageFile, page: bytes, at: int, kind: int) -> Iterator[tuple[int, list[Any]]]:
+    """Give what a cell is, in each way in which it can be read."""
+    for way in pages.ways:
+        try:
+            row_id, payload, is_long = _read_payload(pages, page, at, kind, way)
+            record = _parse_record(payload)
+        except (_NotACell, IndexError, UnicodeDecodeError):
+            continue
+        yield row_id, record
+        if not is_long:
+            return
+
+
+def _read_payload(pages: PageFile, page: bytes, at: int, kind: int, way: Way) -> tuple[int, bytes, bool]:
+    length, at = _read_varint(page, at)
+    row_id = 0
+    if kind == _TABLE_LEAF:
+        row_id, at = _read_varint(page, at)
+    usable = way.usable_bytes
+    most = usable - 35 if kind == _TABLE_LEAF else (usable - 12) * 64 // 255 - 23
+    if length > _LONGEST_PAYLOAD_BYTES:
+        raise _NotACell
+    if length <= most:
+        if at + length > len(page):
+            raise _NotACell
+        return row_id, page[at : at + length], False
+    least = (usable - 12) * 32 // 255 - 23
+    local = least + (length - least) % (usable - 4)
+    if local > most:
+        local = least
+    following = int.from_bytes(page[at + local : at + local + 4], "big")
+    rest = pages.read_chain(following, length - local, way)
+    return row_id, page[at : at + local] + rest, True
+
+
+def _parse_record(payload: bytes) -> list[Any]:
+    """Read the values of a row; the response, which may be text that is none, as bytes."""
+    header_bytes, at = _read_varint(payload, 0)
+    kinds = []
+    while at < header_bytes:
+        kind, at = _read_varint(payload, at)
+        kinds.append(kind)
+        if len(kinds) > len(COLUMNS):
+            raise _NotACell
+    values: list[Any] = []
+    at = header_bytes
+    for place, kind in enumerate(kinds):
+        size = _INTEGER_BYTES.get(kind, 8 if kind == 7 else max(0, kind - 12) // 2)
+        content = payload[at : at + size]
+        if len(content) < size:
+            raise _NotACell
+        at += size
+        values.append(_read_value(kind, content, as_text=place != _RESPONSE_AT))
+    return values
+
+
+def _read_value(kind: int, content: bytes, *, as_text: bool) -> Any:
+    if kind == 0:
+        return None
+    if kind in _INTEGER_BYTES:
+        return int.from_bytes(content, "big", signed=True)
+    if kind == 7:
+        return _FLOAT.unpack(content)[0]
+    if kind in (8, 9):
+        return kind - 8
+    if kind < 12:
+        raise _NotACell
+    return content.decode() if kind % 2 and as_text else content
+
+
+def _read_response(record: list[Any], location: str) -> StoredResponse | None:
+    if not _looks_like_response(record):
+        return None
+    padded = [*record, None][: len(COLUMNS)]
+    # Whole numbers are kept as such, whatever the column's type.
+    row = tuple(
+        float(value) if place in _AMOUNTS and isinstance(value, int) else value
+        for place, value in enumerate(padded)
+    )
+    try:
+        return decode_row(row, location)
+    except DamagedFileError:
+        return None
+
+
+def _looks_like_response(record: list[Any]) -> bool:
+    return len(COLUMNS) - 1 <= len(record) <= len(COLUMNS) and isinstance(record[_RESPONSE_AT], bytes)
+
+
+def _read_varint(content: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for place in range(at, at + 8):
+        byte = content[place]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, place + 1
+    return value << 8 | content[at + 8], at + 9
+
+
+def _size(file: IO[bytes] | None) -> int:
+    return 0 if file is None else file.seek(0, 2)
+
+
+def _read_at(file: IO[bytes] | None, offset: int, length: int) -> bytes:
+    if file is None:
+        return b""
+    file.seek(offset)
+    return file.read(length)
