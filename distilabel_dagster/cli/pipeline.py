@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 
@@ -23,6 +23,7 @@ from distilabel_dagster.cli.parameters import read_parameters
 from distilabel_dagster.cli.run import run_through_dagster
 from distilabel_dagster.cli.terminal import make_console
 from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.engine.run_state import WhenInUse
 from distilabel_dagster.errors import PipelineFileError
 from distilabel_dagster.pipeline import Pipeline
 
@@ -80,6 +81,13 @@ def load_pipeline(
     "run ends with exit code 3; with a higher one it goes on from there.",
 )
 @click.option(
+    "--when-in-use",
+    type=click.Choice(get_args(WhenInUse)),
+    default="raise",
+    show_default=True,
+    help="When another process writes one of the steps: end and say which it is; or wait for its end, and go on from there.",
+)
+@click.option(
     "--repo-id", metavar="USER/NAME", help="Push the dataset to this repository of the Hugging Face Hub."
 )
 @click.option("--private", is_flag=True, help="Make that repository private, if it's new.")
@@ -98,6 +106,7 @@ def run_pipeline(
     on_error: Literal["impute", "raise"],
     load_groups: LoadGroups | None,
     max_cost_usd: float | None,
+    when_in_use: WhenInUse,
     repo_id: str | None,
     private: bool,
     token: str | None,
@@ -115,6 +124,7 @@ def run_pipeline(
             on_error=on_error,
             use_cache=not ignore_cache,
             max_cost_usd=max_cost_usd,
+            when_in_use=when_in_use,
         )
         cache = pipeline.open_cache()
     console = make_console()

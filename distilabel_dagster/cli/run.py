@@ -12,6 +12,7 @@ from distilabel_dagster.cli.progress import BarView, CountingView, PlainView, li
 from distilabel_dagster.cli.signals import SignalWatch, StoppedBySignal
 from distilabel_dagster.cli.terminal import LogConsole, open_log_stream
 from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.engine.run_state import WhenInUse
 from distilabel_dagster.ledger.usage import Usage
 from distilabel_dagster.pipeline import Pipeline
 
@@ -50,6 +51,7 @@ def run_through_dagster(
     on_error: Literal["impute", "raise"] = "impute",
     use_cache: bool = True,
     max_cost_usd: float | None = None,
+    when_in_use: WhenInUse = "raise",
 ) -> RunResult:
     """Materialize all assets of a pipeline on the partition of its signature, and show how it comes on.
 
@@ -59,9 +61,11 @@ def run_through_dagster(
         on_error: what becomes of rows on which a step fails.
         use_cache: False computes everything anew.
         max_cost_usd: US dollars that calls may cost, over all runs under the pipeline's signature.
+        when_in_use: what to do when another process writes one of the steps.
 
     Raises:
         CostLimitError: the calls have cost that much; what was answered stays.
+        StepInUseError: another process writes one of the steps, or has taken over.
         DistilabelDagsterError: the pipeline can't run, or failed.
         StoppedBySignal: Ctrl+C or SIGTERM; what was being computed was committed.
     """
@@ -82,6 +86,7 @@ def run_through_dagster(
                     on_error=on_error,
                     use_cache=use_cache,
                     max_cost_usd=max_cost_usd,
+                    when_in_use=when_in_use,
                 )
             except BaseException as error:
                 if watch.number is None or not _is_interruption(error):
@@ -99,6 +104,7 @@ def _execute(
     on_error: Literal["impute", "raise"],
     use_cache: bool,
     max_cost_usd: float | None,
+    when_in_use: WhenInUse,
 ) -> Any:
     from distilabel_dagster.orchestration import DistilabelStepData, DistilabelTranslator, build_definitions
     from distilabel_dagster.orchestration.assets import split_into_ops
@@ -106,7 +112,11 @@ def _execute(
     from distilabel_dagster.orchestration.partitions import register_partition
 
     definitions = build_definitions(
-        pipeline, load_groups=load_groups, on_error=on_error, max_cost_usd=max_cost_usd
+        pipeline,
+        load_groups=load_groups,
+        on_error=on_error,
+        max_cost_usd=max_cost_usd,
+        when_in_use=when_in_use,
     )
     job = definitions.resolve_job_def(job_name(pipeline))
     signature = pipeline.signature

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import Final
 
@@ -11,13 +12,15 @@ from distilabel_dagster.cache.checkpoint import StepSnapshot, write_snapshot
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.events import Progress
+from distilabel_dagster.engine.freed_memory import FreedMemory
 from distilabel_dagster.engine.output_log import OutputLog
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.tally import is_unused
 from distilabel_dagster.engine.worker import ThreadWorker
-from distilabel_dagster.errors import ColumnTypeError
+from distilabel_dagster.errors import CacheError, ColumnTypeError
 from distilabel_dagster.steps.step import Step
 
+_logger = logging.getLogger("distilabel_dagster.engine")
 _SHORTEST_S: Final = 0.5
 _LONGEST_S: Final = 30.0
 _SHARE_OF_RUN: Final = 0.05
@@ -41,7 +44,9 @@ class Committer:
         self._state = state
         self._order = dag.topological_order()
         self._worker = ThreadWorker("commit")
+        self._memory = FreedMemory()
         self._is_ending = False
+        self._has_lost_snapshot = False
         self._started_at = time.monotonic()
         self._progress_at = self._started_at
 
@@ -68,11 +73,12 @@ class Committer:
     def _is_urgent(self) -> bool:
         if self._is_ending:
             return True
-        most_bytes = min(_URGENT_BYTES, self._state.options.max_pending_bytes)
+        if self._state.pending_bytes > min(_URGENT_BYTES, self._state.options.max_pending_bytes):
+            return True
         for log in self._state.logs.values():
             if log.pending and (log.is_complete or self._state.is_stopping):
                 return True
-            if log.pending_bytes > most_bytes or log.pending_rows > _URGENT_ROWS:
+            if log.pending_rows > _URGENT_ROWS:
                 return True
         return False
 
@@ -112,6 +118,7 @@ class Committer:
             reach("round.step_done", name)
         self.write_snapshot()
         reach("round.done")
+        self._memory.give_back()
         return first_error
 
     @staticmethod
@@ -124,7 +131,11 @@ class Committer:
                     log.store.append([batch])
 
     def write_snapshot(self) -> None:
-        """Write `batch_manager.json` and its companions from what is committed."""
+        """Write `batch_manager.json` and its companions from what is committed.
+
+        Nothing is read from them, so a run goes on without: the first time that they can't be written is told, and the
+        next round tries again.
+        """
         reach("snapshot.begun")
         self._state.check_lease()
         stores = self._cache.stores
@@ -142,7 +153,14 @@ class Committer:
                     is_convergence=self._dag.convergence_source(name) is not None,
                 )
             )
-        write_snapshot(self._cache.fs, self._cache.signature, steps)
+        try:
+            write_snapshot(self._cache.fs, self._cache.signature, steps)
+        except CacheError as error:
+            if not self._has_lost_snapshot:
+                _logger.warning("The run goes on without a snapshot of how far it is: %s", error)
+            self._has_lost_snapshot = True
+        else:
+            self._has_lost_snapshot = False
 
     def _report_progress(self) -> None:
         now = time.monotonic()
@@ -156,4 +174,5 @@ class Committer:
 
     def close(self) -> None:
         """Let the writing thread end."""
+        self._worker.post(lambda: self._memory.give_back(at_once=True))
         self._worker.close()

@@ -2,36 +2,45 @@
 
 import asyncio
 import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
+from distilabel_dagster.cache.file_errors import explained
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.cache.step_store import count_failed_rows
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.committer import Committer
+from distilabel_dagster.engine.daemon_threads import DaemonThreads
 from distilabel_dagster.engine.events import (
     RunEvent,
     RunFinished,
     RunStarted,
     RunStopped,
     StepState,
+    StepWarning,
     StopRequested,
 )
+from distilabel_dagster.engine.opening import Opening
 from distilabel_dagster.engine.output_log import OutputLog
-from distilabel_dagster.engine.resume import find_stale, usable_batches
 from distilabel_dagster.engine.run_calls import RunCalls
 from distilabel_dagster.engine.run_state import END, RunOptions, RunState, WriteLease
-from distilabel_dagster.engine.signals import stop_on_signals
+from distilabel_dagster.engine.signals import end_with_main_thread, stop_on_signals
 from distilabel_dagster.engine.step_runner import StepRunner
 from distilabel_dagster.engine.step_worker import StepWorker
 from distilabel_dagster.engine.tally import is_unused
-from distilabel_dagster.errors import CacheError, ColumnTypeError, IncompleteRunError
+from distilabel_dagster.engine.worker import find_place
+from distilabel_dagster.errors import CacheError, ColumnTypeError
 from distilabel_dagster.ledger.responses import ResponseLedger
 from distilabel_dagster.ledger.usage import add_up
 
-_AFTER_GRACE_S: Final = 5.0
+_LOOK_EVERY_S: Final = 1.0
+_GIVE_UP_S: Final = 5.0
+_COMMIT_S: Final = 20.0
+_END_S: Final = 2.0
+_CLOSE_S: Final = 30.0
 
 
 class Engine:
@@ -63,13 +72,18 @@ class Engine:
         self._stages = stages
         self._steps = [name for name in dag.topological_order() if any(name in stage for stage in stages)]
         self._options = options
-        self._acquire = acquire
+        self._opening = Opening(dag, cache, self._steps, options, acquire=acquire, pause=self._pause)
         self._state = RunState({}, options)
         # Of its own for each run: what one computes can't be taken for what another had in the same place.
         self._revision = time.time_ns() // 1_000_000
         self._runners: dict[str, StepRunner] = {}
+        self._workers: dict[str, StepWorker] = {}
+        self._thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_reason: str | None = None
+        self._stop_at: float | None = None
+        self._stops: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_ending = False
         self._error: BaseException | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Future[None]] = set()
@@ -81,59 +95,87 @@ class Engine:
         Ctrl+C and SIGTERM stop the run cleanly while this is iterated in the main thread; see `stop_on_signals`.
         Closing the iterator stops it as well. Run again after any end, it goes on from what is committed.
 
+        A run that was stopped ends when its grace period does, whatever its steps are doing: a thread that doesn't
+        return is left, which neither holds up the end of the process nor can write to the cache any more.
+
         Raises:
             IncompleteRunError: a predecessor that isn't part of the run isn't complete; nothing was computed.
+            StepInUseError: another run writes one of the steps, or has taken over from this one.
             StepRunError: a step failed; what was committed stays.
             CacheError: the cache can't be read or written; what was committed stays.
         """
-        with stop_on_signals(self.request_stop):
+        with stop_on_signals(self.request_stop) as received:
             try:
-                yield self._prepare()
-                yield from self._iter_events()
+                self._cache.fs.check_writable()
+                yield from self._opening.take()
+                if self._opening.is_taken:
+                    yield self._prepare()
+                    yield from self._iter_events()
+                else:
+                    yield RunStopped(tuple(self._steps))
             finally:
-                if self._state.lease is not None:
-                    self._state.lease.release()
+                self._leave(received.number)
         if self._error is not None:
             raise self._error
 
     def _iter_events(self) -> Iterator[RunEvent]:
-        thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
-        thread.start()
+        self._thread.start()
         try:
-            while (event := self._state.events.get()) is not END:
+            while (event := self._next_event()) is not END:
                 yield event
         except GeneratorExit:
             self.request_stop("nobody listens any more")
-            thread.join(self._options.grace_period_s + _AFTER_GRACE_S)
+            while self._next_event() is not END:
+                pass
+            self._thread.join(_END_S)
             raise
-        thread.join(_AFTER_GRACE_S)
+        self._thread.join(_END_S)
+
+    def _next_event(self) -> RunEvent | None:
+        """Wait for the next event; after a stop, not for longer than it may take."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._state.events.get(timeout=_LOOK_EVERY_S)
+            latest_s = self._options.grace_period_s + (_COMMIT_S if self._is_ending else _GIVE_UP_S)
+            if self._stop_at is not None and time.monotonic() - self._stop_at > latest_s:
+                # A model's coroutine blocks the event loop or can't be cancelled, or the disk doesn't answer.
+                self._tell_of_hanging_steps()
+                unfinished = tuple(name for name in self._steps if not self._is_finished(name))
+                self._state.emit(RunStopped(unfinished, find_place(self._thread)))
+                self._state.emit(END)  # type: ignore[arg-type]  # the end marker is no event
 
     def request_stop(self, reason: str) -> None:
         """Ask for a clean stop, from any thread or a signal handler; returns at once."""
-        self._stop_reason = self._stop_reason or reason
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._stop_at = time.monotonic()
+            self._stops.put(None)
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the run is over, and its loop closed
                 loop.call_soon_threadsafe(self._begin_stop)
 
+    def _pause(self, seconds: float) -> bool:
+        """Wait for so many seconds, and give True; give False at once when a stop is asked for."""
+        if self._stop_reason is None:
+            with contextlib.suppress(queue.Empty):
+                self._stops.get(timeout=seconds)
+        return self._stop_reason is None
+
+    def _leave(self, signal_number: int | None) -> None:
+        """Let nothing of the run go on behind its end: no process of it, and no write."""
+        for worker in self._workers.values():
+            worker.kill()
+        if self._opening.lease is not None:
+            self._opening.lease.release()
+        if signal_number is not None and any(worker.tell_place() for worker in self._workers.values()):
+            end_with_main_thread(128 + signal_number)
+
     def _prepare(self) -> RunStarted:
-        """Read what is committed, drop what can't be used, and tell how far each step is."""
-        self._cache.fs.check_writable()
+        """Drop what can't be used, and tell how far each step is."""
         stores = self._cache.stores
-        for store in stores.values():
-            store.open()
-        self._check_predecessors()
-        to_write = self._find_steps_to_write()
-        if to_write:
-            self._state.lease = self._acquire(to_write)
-        for name in to_write:
-            stores[name].open(for_writing=True)
-        self._reset_steps()
-        for name, usable in self._count_usable().items():
-            if name in self._steps:
-                if usable < len(stores[name].records):
-                    stores[name].truncate(usable)
-                stores[name].show_all()
+        self._state.lease = self._opening.lease
+        self._opening.drop_unusable()
         self._state.logs = {name: OutputLog(store) for name, store in stores.items()}
         self._state.repaired |= stores.keys() - set(self._steps)
         self._state.finished |= stores.keys() - set(self._steps)
@@ -143,68 +185,13 @@ class Engine:
             for name, log in self._state.logs.items()
             if name in self._steps
         }
-        return RunStarted(states, {name: len(found) for name, found in self._find_stale().items() if found})
-
-    def _find_steps_to_write(self) -> list[str]:
-        """The steps that aren't whole: only these are this run's to write, others may run on what is complete."""
-        stores = self._cache.stores
-        stale = self._find_stale()
-        usable = self._count_usable()
-        anew = self._steps_to_reset()
-        return [
-            name
-            for name in self._steps
-            if stale[name]
-            or name in anew
-            or not stores[name].is_complete
-            or usable[name] < len(stores[name].records)
-        ]
-
-    def _count_usable(self) -> dict[str, int]:
-        """For each step, how many of its committed batches can be used; all of those outside the run."""
-        records = {name: store.records for name, store in self._cache.stores.items()}
-        for name in self._steps:
-            predecessors = {each: records[each] for each in self._dag.predecessors(name)}
-            records[name] = records[name][: usable_batches(name, records[name], predecessors)]
-        return {name: len(found) for name, found in records.items()}
-
-    def _check_predecessors(self) -> None:
-        for name in self._steps:
-            for each in self._dag.predecessors(name):
-                if each not in self._steps and not self._cache.stores[each].is_complete:
-                    raise IncompleteRunError(
-                        f"Step `{name}` needs all rows of `{each}`, which isn't complete in the cache "
-                        f"({len(self._cache.stores[each].records)} batches are). Run `{each}` first, or together with it."
-                    )
-
-    def _steps_to_reset(self) -> set[str]:
-        """Steps that are to be computed anew, and all of the run behind them."""
-        anew = {
-            name for name in self._steps if not (self._options.use_cache and self._dag.steps[name].use_cache)
-        }
-        return anew | (self._dag.descendants(anew) & set(self._steps))
-
-    def _reset_steps(self) -> None:
-        """Forget the outputs of steps that are to be computed anew: the last ones first."""
-        anew = self._steps_to_reset()
-        for name in reversed(self._steps):
-            if name in anew:
-                self._cache.stores[name].reset()
-
-    def _find_stale(self) -> dict[str, set[int]]:
-        """For each step, the committed batches that no longer hold; none for steps outside the run."""
-        stores, usable = self._cache.stores, self._count_usable()
-        records = {name: store.records[: usable[name]] for name, store in stores.items()}
-        retry = self._options.retry_failed
-        stale: dict[str, set[int]] = {name: set() for name in stores}
-        for name in self._steps:
-            predecessors = {each: records[each] for each in self._dag.predecessors(name)}
-            stale[name] = find_stale(records[name], predecessors, stale, retry_failed=retry)
-        return stale
+        stale = self._opening.find_stale()
+        return RunStarted(states, {name: len(found) for name, found in stale.items() if found})
 
     def _run_loop(self) -> None:
         try:
-            asyncio.run(self._main())
+            with explained("opened", "The event loop's pair of sockets"):
+                asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             self._error = self._error or error
         finally:
@@ -212,6 +199,16 @@ class Engine:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(DaemonThreads())
+        try:
+            await self._run_stages()
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            self._error = self._error or error
+        finally:
+            # Here, since what the loop waits for when it's closed is nothing of the run any more.
+            self._state.emit(END)  # type: ignore[arg-type]  # the end marker is no event
+
+    async def _run_stages(self) -> None:
         committer = Committer(self._dag, self._cache, self._state)
         committing = asyncio.ensure_future(committer.run())
         generation = self._calls.start()
@@ -225,7 +222,10 @@ class Engine:
         finally:
             committing.cancel()
             committer.close()
-            await generation.close()
+            closing = asyncio.ensure_future(generation.close())
+            await asyncio.wait({closing}, timeout=_CLOSE_S)
+            if closing.done():
+                closing.result()
 
     async def _run_stage(self, stage: list[str], committing: "asyncio.Future[None]") -> None:
         """Run the steps of a stage side by side until each is finished or stopped."""
@@ -255,6 +255,7 @@ class Engine:
         worker = StepWorker(
             self._dag.steps[name], self._calls.step_key(name), self._state, self._calls.start(), tally
         )
+        self._workers[name] = worker
         return StepRunner(
             self._dag, name, self._state, worker=worker, tally=tally, base_revision=self._revision
         )
@@ -268,6 +269,7 @@ class Engine:
         """Begin no new batch from now on; give up what is being computed when the grace period ends."""
         if self._state.is_stopping:
             return
+        self._stop_at = self._stop_at or time.monotonic()
         grace = self._options.grace_period_s
         self._state.is_stopping = True
         self._calls.stop()
@@ -276,11 +278,19 @@ class Engine:
         self._state.notify()
 
     def _give_up(self) -> None:
+        self._tell_of_hanging_steps()
         for task in self._running:
             task.cancel()
 
+    def _tell_of_hanging_steps(self) -> None:
+        for name, worker in self._workers.items():
+            if (place := worker.tell_place()) is not None:
+                told = f"{place}, and is given up; what it was working on is computed next time"
+                self._state.emit(StepWarning(name, told))
+
     async def _end(self, committer: Committer, committing: "asyncio.Future[None]") -> None:
         """Commit what the last round left, write the snapshot, and say how it ended."""
+        self._is_ending = True
         if self._deadline is not None:
             self._deadline.cancel()
         committer.finish()

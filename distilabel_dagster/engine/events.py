@@ -1,6 +1,7 @@
 """What a run tells the outside: frozen values, yielded in order. Nothing else leaves the engine."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar
 
 from distilabel_dagster.engine.tally import describe_usage
@@ -38,6 +39,37 @@ class RunEvent:
     def details(self) -> str:
         """What only the log file keeps, such as a traceback; may have several lines."""
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingForLease(RunEvent):
+    """Another run writes what this one is to write, and that is waited for; told once, when the wait begins.
+
+    Attributes:
+        steps: the steps that the run is going to write.
+        in_use: the one of them that the other run has.
+        host: where it runs; None where that isn't known.
+        pid: its process; None where that isn't known.
+        since: when it began to; None where that isn't known.
+    """
+
+    level: ClassVar[str] = "warning"
+
+    steps: tuple[str, ...]
+    in_use: str
+    host: str | None
+    pid: int | None
+    since: datetime | None
+
+    def __str__(self) -> str:
+        who = f"process {self.pid}" if self.pid is not None else "another process"
+        if self.host is not None:
+            who += f" on host `{self.host}`"
+        since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since is not None else ""
+        return (
+            f"Waiting: step `{self.in_use}` is being written by {who}{since}. When that has ended, this run goes on from what "
+            "it leaves. A stop ends the waiting."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +255,22 @@ class StepStopped(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunStopped(RunEvent):
-    """The run ended before its steps did; started again, it goes on from here."""
+    """The run ended before its steps did; started again, it goes on from here.
+
+    Attributes:
+        unfinished: the steps that have more to do.
+        left_at: where the run's own thread was when it was left, since it didn't come to an end; empty if it did.
+    """
 
     level: ClassVar[str] = "warning"
 
     unfinished: tuple[str, ...]
+    left_at: str = ""
 
     def __str__(self) -> str:
         told = ", ".join(f"`{name}`" for name in self.unfinished)
+        if self.left_at:
+            told += f". The run didn't come to its end and was left, at {self.left_at}"
         return f"Stopped. Not finished: {told}. Start the same pipeline again to go on from here."
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.batch import BatchRecord
 from distilabel_dagster.engine.answers import Course, Outcome, as_json, describe_response, read_answer
 from distilabel_dagster.engine.budget import Budget
@@ -27,6 +28,7 @@ _AHEAD: Final = 2
 _FREE: Final = contextlib.nullcontext()
 _FIRST_LOOK_S: Final = 0.1
 _LONGEST_LOOK_S: Final = 2.0
+_CLOSE_S: Final = 10.0
 
 
 class Generation:
@@ -74,7 +76,7 @@ class Generation:
         await self.io.close()
         for model in self._used.values():
             try:
-                await model.aclose()
+                await asyncio.wait_for(model.aclose(), _CLOSE_S)
             except Exception as error:  # noqa: BLE001  (all answers are in; a connection that won't close costs nothing)
                 _logger.warning("The connections of model `%s` didn't close: %s", model.model_name, error)
 
@@ -281,9 +283,11 @@ class StepCalls:
                 return taken_over
             async with generation.budget.spending() if generation.budget.is_limited else _FREE:
                 begun_at = time.monotonic()
+                reach("call.sending", self.step)
                 responses = await model.attempt(
                     [request.content for request in requests], requests[0].count, requests[0].kwargs
                 )
+                reach("call.answered", self.step)
             if len(responses) != len(requests):
                 raise ModelCallError(
                     f"Model `{model.model_name}` answered {len(responses)} of {len(requests)} questions of one call.",

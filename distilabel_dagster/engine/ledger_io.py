@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.engine.worker import ThreadWorker
 from distilabel_dagster.errors import CacheError
 from distilabel_dagster.ledger.calls import (
@@ -174,6 +175,8 @@ class LedgerIO:
             return others
         if turn.paid or turn.failed:
             others = ledger.store(turn.paid, turn.failed)
+            for each in turn.paid:
+                reach("call.kept", each.step.step)
         if turn.released:
             ledger.release(turn.released)
         return others

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Sequence
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from typing import Any, Final
 
 from distilabel_dagster.engine.own_calls import Desk
@@ -17,14 +17,19 @@ _METHODS: Final = frozenset({"number", "begin", "finish"})
 class ReplicaDesk:
     """The parent's end: a thread for each replica that asks. Everything travels by pickle, between own processes only.
 
+    Args:
+        step: the pickled step, which each replica gets first. It isn't among what a process is started with: whoever
+            starts one waits until more than a pipe holds is read, and before that it imports the user's program.
+
     Attributes:
         address: where replicas reach it.
         key: what they show.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step: bytes) -> None:
         self.key = os.urandom(32)
-        self._listener = Listener(authkey=self.key)
+        self._step = step
+        self._listener = Listener()
         self.address: Any = self._listener.address
         self._desks: dict[int, Desk] = {}
         self._is_closed = False
@@ -39,21 +44,26 @@ class ReplicaDesk:
         self._desks.pop(seq_no, None)
 
     def close(self) -> None:
-        """Let no further replica in."""
+        """Let no further replica in; safe to repeat."""
+        if self._is_closed:
+            return
         self._is_closed = True
-        with contextlib.suppress(OSError, EOFError, AuthenticationError):
-            connect(self.address, self.key).close()  # a thread that waits in `accept` sees nothing of a close
+        with contextlib.suppress(OSError):
+            Client(self.address).close()  # a thread that waits in `accept` sees nothing of a close
         self._listener.close()
 
     def _accept(self) -> None:
         while not self._is_closed:
-            # Whoever doesn't show the key is left outside; those that do are still to come.
-            with contextlib.suppress(OSError, EOFError, AuthenticationError):
+            with contextlib.suppress(OSError):
                 connection = self._listener.accept()
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: "Connection[Any, Any]") -> None:
-        with contextlib.suppress(OSError, EOFError), connection:
+        # In a thread of its own from the first word on: one that falls silent while it shows its key holds up nobody.
+        with contextlib.suppress(OSError, EOFError, AuthenticationError), connection:
+            deliver_challenge(connection, self.key)
+            answer_challenge(connection, self.key)
+            connection.send_bytes(self._step)
             while True:
                 seq_no, method, arguments = connection.recv()
                 assert method in _METHODS  # noqa: S101  (own processes ask for nothing else)
@@ -104,6 +114,7 @@ class RemoteDesk:
         return value
 
 
-def connect(address: Any, key: bytes) -> "Connection[Any, Any]":
-    """Reach the parent from a replica."""
-    return Client(address, authkey=key)
+def connect(address: Any, key: bytes) -> "tuple[Connection[Any, Any], bytes]":
+    """Reach the parent from a replica, and get the pickled step."""
+    connection = Client(address, authkey=key)
+    return connection, connection.recv_bytes()

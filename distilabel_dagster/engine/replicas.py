@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from distilabel_dagster.engine.own_calls import Desk, OwnCaller
+from distilabel_dagster.engine.process_errors import explained_start
 from distilabel_dagster.engine.replica_desk import RemoteDesk, ReplicaDesk, connect
 from distilabel_dagster.engine.worker import OnError, Output, load_step, process_batch, unload_step
 from distilabel_dagster.errors import StepLoadError, StepProcessError
@@ -37,7 +38,7 @@ class _Replica:
 _replica: _Replica | None = None
 
 
-def _start_replica(pickled: bytes, address: Any, key: bytes, run_id: str) -> None:
+def _start_replica(address: Any, key: bytes, run_id: str) -> None:
     """Set a worker process up: it leaves signals that reach the whole group to its parent, and dies with that."""
     global _replica  # noqa: PLW0603  (a worker process has one step, for its whole life)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,14 +47,15 @@ def _start_replica(pickled: bytes, address: Any, key: bytes, run_id: str) -> Non
 
     def die_with_parent() -> None:
         if parent is not None:
-            parent.join()
+            parent.join()  # at once, if it died while this process was starting
             os._exit(1)
 
     threading.Thread(target=die_with_parent, daemon=True).start()
+    connection, pickled = connect(address, key)
     step = pickle.loads(pickled)  # noqa: S301  (made by the parent process, for this one)
     load_step(step)
     multiprocessing.util.Finalize(None, unload_step, (step,), exitpriority=0)
-    _replica = _Replica(step, connect(address, key), threading.Lock(), run_id)
+    _replica = _Replica(step, connection, threading.Lock(), run_id)
 
 
 def _process_in_replica(inputs: list[pa.Table], on_error: OnError, seq_no: int) -> Output:
@@ -71,12 +73,12 @@ class ReplicaPool:
         run_id: what the ledger calls the run.
 
     Raises:
-        StepLoadError: the step can't be sent to another process.
+        StepLoadError: the step can't be sent to another process, or the system gives no processes.
     """
 
     def __init__(self, step: Step, replicas: int, run_id: str) -> None:
         self._step = step
-        self._desk = ReplicaDesk()
+        self._busy = 0
         try:
             pickled = pickle.dumps(step.model_copy(update={"pipeline": None}))
         except Exception as error:
@@ -85,12 +87,18 @@ class ReplicaPool:
                 "or use one replica.",
                 step=step.name,
             ) from error
-        self._pool = ProcessPoolExecutor(
-            replicas,
-            multiprocessing.get_context("spawn"),
-            initializer=_start_replica,
-            initargs=(pickled, self._desk.address, self._desk.key, run_id),
-        )
+        with explained_start(step.name):
+            self._desk = ReplicaDesk(pickled)
+            try:
+                self._pool = ProcessPoolExecutor(
+                    replicas,
+                    multiprocessing.get_context("spawn"),
+                    initializer=_start_replica,
+                    initargs=(self._desk.address, self._desk.key, run_id),
+                )
+            except OSError:
+                self._desk.close()
+                raise
 
     async def process(self, inputs: list[pa.Table], on_error: OnError, seq_no: int, desk: Desk) -> Output:
         """Call the step with one batch in one of the processes.
@@ -102,11 +110,15 @@ class ReplicaPool:
             desk: where its models' calls are looked up and kept.
 
         Raises:
+            StepLoadError: the system gives no further process.
             StepProcessError: a worker process died, or as `process_batch`.
         """
         self._desk.open(seq_no, desk)
+        self._busy += 1
         try:
-            return await asyncio.wrap_future(self._pool.submit(_process_in_replica, inputs, on_error, seq_no))
+            with explained_start(self._step.name):
+                processing = self._pool.submit(_process_in_replica, inputs, on_error, seq_no)
+            return await asyncio.wrap_future(processing)
         except BrokenProcessPool as error:
             raise StepProcessError(
                 f"A worker process of step `{self._step.name}` ended while it was needed (killed, out of memory, or "
@@ -115,17 +127,33 @@ class ReplicaPool:
                 step=self._step.name,
             ) from error
         finally:
+            self._busy -= 1
             self._desk.close_batch(seq_no)
+
+    def tell_place(self) -> str | None:
+        """Say, for people, that the processes haven't returned; None if nothing is asked of them."""
+        if not self._busy:
+            return None
+        pids = ", ".join(str(process.pid) for process in self._find_processes())
+        return f"its worker processes ({pids}) haven't returned"
 
     def finish(self) -> None:
         """Unload the step in each process and wait for their end; call it when they're idle, in a thread."""
+        self._busy += 1
         self._pool.shutdown(wait=True)
+        self._busy -= 1
         self._desk.close()
 
     def close(self) -> None:
-        """End the processes at once, whatever they're doing."""
-        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        """End the processes at once, whatever they're doing; from any thread, and safe to repeat.
+
+        A pool that's left with processes that do something would hold up the end of this one.
+        """
+        for process in self._find_processes():
+            process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._desk.close()
-        for process in processes:
-            process.kill()
+
+    def _find_processes(self) -> list[Any]:
+        # Of the pool's own; it forgets them when it has shut down.
+        return list((getattr(self._pool, "_processes", None) or {}).values())

@@ -39,6 +39,8 @@ def usable_batches(
     """
     reached = dict.fromkeys(predecessors, -1)
     for count, record in enumerate(records):
+        if record.sources.keys() - reached.keys():  # a footer that isn't this pipeline's
+            return count
         for name, sources in record.sources.items():
             reached[name] = max([reached[name], *(source.seq_no for source in sources)])
         if any(reached[name] >= len(found) for name, found in predecessors.items()):

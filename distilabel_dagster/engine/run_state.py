@@ -4,7 +4,7 @@ import asyncio
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from distilabel_dagster.engine.events import RunEvent
 from distilabel_dagster.engine.output_log import OutputLog
@@ -13,6 +13,9 @@ from distilabel_dagster.engine.worker import OnError
 
 END: Final = None
 """Put behind the last event."""
+
+WhenInUse = Literal["raise", "wait"]
+"""What a run does when another one writes its steps: end with an error that says who, or wait for that one's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,13 @@ class RunOptions:
         grace_period_s: seconds that batches being computed get to finish at a stop.
         max_generator_batches: batches after which a generator step is ended, for trying a pipeline out.
         max_rows_ahead: rows that a step may be ahead of the step nearest behind it.
-        max_pending_bytes: bytes of rows that a step may have waiting to be committed.
+        max_pending_bytes: bytes of rows that may wait to be committed, of all steps together; beyond it none makes more.
+        max_held_bytes: bytes of rows that all steps together may hold in memory; beyond it a step makes more only where
+            one behind it lacks rows.
         max_cost_usd: US dollars that the calls of the pipeline may cost under its signature, earlier runs included;
             at the limit the run is stopped.
         run_id: what the ledger calls the run; made up where none is given.
+        when_in_use: what the run does when another one writes a step that it's to write.
         max_new_calls: calls that each step may make beyond what the ledger has; a step that needs more ends there, and
             what doesn't follow it goes on. None for any number.
     """
@@ -42,8 +48,10 @@ class RunOptions:
     max_generator_batches: int | None = None
     max_rows_ahead: int = 20_000
     max_pending_bytes: int = 64 * 1024 * 1024
+    max_held_bytes: int = 96 * 1024 * 1024
     max_cost_usd: float | None = None
     run_id: str = ""
+    when_in_use: WhenInUse = "raise"
     max_new_calls: int | None = None
 
 
@@ -77,6 +85,16 @@ class RunState:
         self.ended: set[str] = set()
         self.request_stop: Callable[[str], None] = lambda _: None
         self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the rows of all steps that wait to be committed."""
+        return sum(log.pending_bytes for log in self.logs.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the rows that all steps hold in memory, those that wait to be committed among them."""
+        return sum(log.held_bytes for log in self.logs.values())
 
     def emit(self, event: RunEvent) -> None:
         """Tell the outside; never blocks."""

@@ -13,8 +13,10 @@ from distilabel_dagster.cache.step_store import count_failed_rows
 from distilabel_dagster.cache.tables import EMPTY_TABLE
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.engine.events import StepFinished, StepStopped, StepWarning
+from distilabel_dagster.engine.output_log import InputReader
 from distilabel_dagster.engine.output_recorder import OutputRecorder
 from distilabel_dagster.engine.resume import holds_same_rows, iter_repairs, usable_batches
+from distilabel_dagster.engine.run_ahead import has_room
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.step_buffer import InputPlan, StepBuffer
 from distilabel_dagster.engine.step_worker import StepWorker
@@ -68,6 +70,8 @@ class StepRunner:
         self._dag = dag
         self._state = state
         self._log = state.logs[name]
+        inputs = {each: state.logs[each] for each in dag.predecessors(name)}
+        self._reader = InputReader(name, inputs, takes_all_at_once=self.step.is_global)
         self._worker = worker
         self._base_revision = base_revision
         self._recorder = OutputRecorder(dag, name, state, base_revision)
@@ -114,9 +118,7 @@ class StepRunner:
                 raise self._build_end(error) from error
             raise
         finally:
-            for each in self._in_flight:
-                each.output.cancel()
-            self._worker.close()
+            self._close()
         if log.is_complete and self.name in state.repaired and predecessors <= state.finished:
             self.is_finished = True
             state.finished.add(self.name)
@@ -126,6 +128,12 @@ class StepRunner:
             state.emit(StepStopped(self.name, log.committed_rows, self._given_up, keeps_answers))
         state.ended.add(self.name)
         state.notify()
+
+    def _close(self) -> None:
+        for each in self._in_flight:
+            each.output.cancel()
+        self._reader.close()
+        self._worker.close()
 
     async def _wind_up(self, error: Exception) -> None:
         """Stop the run, and let calls that are on the wire be answered and kept: they're paid for."""
@@ -180,18 +188,7 @@ class StepRunner:
         return int(getattr(self.step, "input_batch_size", 0) or 0)
 
     def _has_room(self) -> bool:
-        """Whether more may be made: not too much waits to be committed, nor to be taken by the nearest consumer.
-
-        A consumer that waits for rows is never far behind, so what it waits for is always made: no two steps can
-        wait for each other.
-        """
-        options = self._state.options
-        if self._log.pending_bytes > options.max_pending_bytes:
-            return False
-        if not self.consumers:
-            return True
-        limit = max(options.max_rows_ahead, *(2 * consumer.wanted_rows for consumer in self.consumers))
-        return min(consumer.waiting_rows(self.name) for consumer in self.consumers) <= limit
+        return has_room(self.name, self.consumers, self._state)
 
     async def _repair(self) -> None:
         """Compute again, in their place, committed batches that failed or whose inputs changed."""
@@ -333,6 +330,7 @@ class StepRunner:
                     await self._give_up()
                     return
                 self._in_flight.popleft()
+                self._reader.mark_taken(done.plan)
                 self._recorder.report(done.seq_no, output)
                 self._append(self._recorder.record(done.plan, done.seq_no, output), output.table)
                 continue

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -36,6 +36,9 @@ from distilabel_dagster.models.llm import AsyncLLM
 from distilabel_dagster.models.model import RemoteModel
 from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
 from distilabel_dagster.steps.tasks.conversation import Conversation, Question, RowTask
+
+UNLOAD_PATIENCE_S: Final = 300.0
+"""Seconds that a step gets to give back what it has; all its rows are made by then."""
 
 
 class StepWorker:
@@ -229,12 +232,28 @@ class StepWorker:
         return None if made is None else (_with_requests(made[0], batch), made[1])
 
     async def unload(self) -> None:
-        """Give back what the step got, before the run goes on to the next stage or ends."""
+        """Give back what the step got, before the run goes on to the next stage or ends; not at any price."""
         if self._pool is not None:
-            await self.thread.submit(self._pool.finish)
+            unloading = self.thread.submit(self._pool.finish)
         elif self._is_loaded:
             self._is_loaded = False
-            await self.thread.submit(unload_step, self._step)
+            unloading = self.thread.submit(unload_step, self._step)
+        else:
+            return
+        await asyncio.wait({unloading}, timeout=UNLOAD_PATIENCE_S)
+        if not unloading.done():
+            told = f"{self.tell_place() or '`unload()` has not returned'} for {UNLOAD_PATIENCE_S:g} s; the run goes on"
+            self._state.emit(StepWarning(self._step.name, told))
+
+    def tell_place(self) -> str | None:
+        """Say, for people, what of the step hasn't returned, and where it is; None if all has."""
+        of_processes = self._pool.tell_place() if self._pool is not None else None
+        return of_processes or (self._thread_worker.tell_place() if self._thread_worker is not None else None)
+
+    def kill(self) -> None:
+        """End the step's processes, from any thread; its thread is left, and ends with this process."""
+        if self._pool is not None:
+            self._pool.close()
 
     def close(self) -> None:
         """Let the thread and the processes end; what is being computed is given up."""

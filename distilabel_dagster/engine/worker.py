@@ -5,6 +5,8 @@ import contextlib
 import inspect
 import logging
 import queue
+import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
@@ -38,6 +40,18 @@ from distilabel_dagster.steps.tasks.task import GeneratorTask
 _logger = logging.getLogger("distilabel_dagster.engine")
 _IDLE_JOIN_S: Final = 1.0
 _MOST_MODELS: Final = 100
+_CALLED_BY: Final = {
+    "load_step": "`load()`",
+    "unload_step": "`unload()`",
+    "process_batch": "`process()`",
+    "pull": "`process()`",
+}
+"""Function of this module -> the step's method that it calls."""
+
+_OF_LIBRARIES: Final = (
+    *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[1]),
+)
 OnError = Literal["impute", "raise"]
 ENDS_RUN: Final = (CallsStopped, ModelUnavailableError, CostLimitError, CacheError)
 """What isn't the failure of a row or batch, whoever's code it comes through."""
@@ -290,6 +304,14 @@ class ThreadWorker:
         self._jobs.put((future, function, arguments))
         return asyncio.wrap_future(future)
 
+    def tell_place(self) -> str | None:
+        """Say where the thread is, for people: "`process()` hasn't returned (my_steps.py:12)"; None if it does nothing."""
+        if not self._is_busy:
+            return None
+        stack = _extract_stack(self._thread)
+        method = next((_CALLED_BY[each.name] for each in stack if each.name in _CALLED_BY), "its code")
+        return f"{method} hasn't returned ({_last_place(stack)})"
+
     def post(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run `function(*arguments)` in the thread, behind what it's doing; nobody waits for it."""
         self._jobs.put((Future(), function, arguments))
@@ -302,3 +324,19 @@ class ThreadWorker:
         self._jobs.put(None)
         if not self._is_busy:
             self._thread.join(_IDLE_JOIN_S)
+
+
+def find_place(thread: threading.Thread) -> str:
+    """Say where a thread is: the innermost line that's neither Python's own, nor a library's, nor ours: `my_llm.py:12`."""
+    return _last_place(_extract_stack(thread))
+
+
+def _extract_stack(thread: threading.Thread) -> traceback.StackSummary:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
+
+
+def _last_place(stack: traceback.StackSummary) -> str:
+    of_user = [each for each in stack if not each.filename.startswith(_OF_LIBRARIES)]
+    last = (of_user or stack)[-1:]
+    return f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "an unknown place"

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -11,11 +12,16 @@ from pydantic.fields import FieldInfo
 
 from distilabel_dagster.base.runtime_parameters import RuntimeParametersMixin
 from distilabel_dagster.base.serializable import dump_value, is_dumped, is_secret_name
+from distilabel_dagster.engine.run_state import WhenInUse
 from distilabel_dagster.errors import PipelineDefinitionError, RuntimeParameterError
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
 
-_OF_THE_OP: Final = ("use_cache", "plan_only")
+_OF_THE_OP: Final = ("use_cache", "plan_only", "when_in_use")
+
+# Made by a call, since a member can't be written as `raise`: by the members' names Dagster knows the values.
+WhenInUseChoice = Enum("WhenInUseChoice", {each: each for each in get_args(WhenInUse)})  # type: ignore[misc]  # the names are a type's
+"""The choices of `when_in_use` as run config knows them."""
 
 
 def config_name(step: str) -> str:
@@ -26,7 +32,7 @@ def config_name(step: str) -> str:
 
 
 def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
-    """Make the config class of an op: a field per step with its runtime parameters, `use_cache` and `plan_only`.
+    """Make the config class of an op: a field per step with its runtime parameters, and what the op itself is told.
 
     Secrets have no field, since run config is stored in plain text; neither have rows.
 
@@ -45,6 +51,14 @@ def build_config_class(pipeline: Pipeline, steps: list[str]) -> type[dg.Config]:
                 description="True pays nothing and materializes nothing: the run computes what costs no call, and says "
                 "in its log, and as observations of the assets, how many calls each step would make, how many are in "
                 "the ledger, and what they would cost.",
+            ),
+        ),
+        "when_in_use": (
+            WhenInUseChoice | None,
+            Field(
+                None,
+                description="What to do when another run writes one of the steps: `raise` fails and says which process it "
+                "is; `wait` waits until that has ended, and goes on from there. By default what the resource says.",
             ),
         ),
     }

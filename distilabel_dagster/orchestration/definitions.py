@@ -6,6 +6,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from distilabel_dagster.dag.load_stages import LoadGroups
+from distilabel_dagster.engine.run_state import WhenInUse
 from distilabel_dagster.orchestration.assets import StepGroup, build_group_assets, build_step_groups
 from distilabel_dagster.orchestration.config import build_config_class
 from distilabel_dagster.orchestration.distiset_asset import build_distiset_asset
@@ -30,6 +31,7 @@ def build_definitions(
     cron_schedule: str | None = None,
     on_error: Literal["impute", "raise"] = "impute",
     max_cost_usd: float | None = None,
+    when_in_use: WhenInUse = "raise",
     pool: str | None = None,
     retry_policy: dg.RetryPolicy | None = None,
 ) -> dg.Definitions:
@@ -50,6 +52,9 @@ def build_definitions(
         on_error: what becomes of rows on which a step fails.
         max_cost_usd: US dollars that the calls of a partition may cost, over all of its runs; at the limit a run is
             stopped.
+        when_in_use: what a run does when another one writes one of its steps: "raise" fails, and says which process that
+            is; "wait" waits for its end, and goes on from there. With a schedule or an automation "wait" is the better
+            one: a run that meets one started by hand then ends well, and has computed nothing twice.
         pool: concurrency pool of the pipeline's ops.
         retry_policy: how its ops are tried again when they fail.
 
@@ -89,8 +94,15 @@ def build_definitions(
         sensors=[build_signature_sensor(pipeline), build_resume_sensor(pipeline)],
         schedules=schedules,
         resources={
-            resource_key: DistilabelResource(on_error=on_error, max_cost_usd=max_cost_usd),
-            io_manager_key: CacheIOManager(pipeline.given_cache_dir, pipeline.storage_options),
+            resource_key: DistilabelResource(
+                on_error=on_error, max_cost_usd=max_cost_usd, when_in_use=when_in_use
+            ),
+            io_manager_key: CacheIOManager(
+                pipeline.given_cache_dir,
+                pipeline.storage_options,
+                ledger_url=pipeline.ledger_url,
+                when_in_use=when_in_use,
+            ),
         },
     )
 
@@ -100,7 +112,12 @@ def _build_compute(group: StepGroup, resource_key: str) -> Callable[..., Iterato
 
     def compute(context: dg.AssetExecutionContext, config: Any) -> Iterator[Any]:
         distilabel: DistilabelResource = getattr(context.resources, resource_key)
-        yield from distilabel.run(context, use_cache=config.use_cache, plan_only=config.plan_only)
+        yield from distilabel.run(
+            context,
+            use_cache=config.use_cache,
+            plan_only=config.plan_only,
+            when_in_use=config.when_in_use.value if config.when_in_use is not None else None,
+        )
 
     compute.__annotations__["config"] = build_config_class(group.pipeline, group.steps)
     compute.__name__ = group.op_name

@@ -1,5 +1,6 @@
 """The last asset of a pipeline: its Distiset."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from distilabel_dagster.distiset import Distiset
 from distilabel_dagster.distiset.loading import METADATA_COLUMN
 from distilabel_dagster.orchestration.assets import complete_spec, translate_keys
 from distilabel_dagster.orchestration.metadata import ENABLE_METADATA
+from distilabel_dagster.orchestration.orphans import end_with_executor
 from distilabel_dagster.orchestration.translator import (
     DISTISET,
     DistilabelStepData,
@@ -43,6 +45,10 @@ def build_distiset_asset(
     inputs = {name: f"{python_name(name)}_rows" for name in pipeline.leaf_steps}
 
     def compute(context: dg.AssetExecutionContext, **leaves: Any) -> Distiset:
+        with end_with_executor(context):
+            return build(context, leaves)
+
+    def build(context: dg.AssetExecutionContext, leaves: Mapping[str, Any]) -> Distiset:
         from datasets import DatasetDict
 
         fs = CacheFileSystem(pipeline.cache_dir, pipeline.storage_options)

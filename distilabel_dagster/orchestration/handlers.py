@@ -9,6 +9,7 @@ from typing import Any, Final
 import dagster as dg
 
 from distilabel_dagster.engine.events import RunEvent
+from distilabel_dagster.pipeline.execution import RunEvents
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -32,21 +33,19 @@ def keep_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def stop_run(events: Iterator[RunEvent], tell: Callable[[RunEvent], None]) -> None:
+def stop_run(events: RunEvents, tell: Callable[[RunEvent], None]) -> None:
     """Stop a run of the engine that Dagster goes on with no further, and tell how it ends.
 
     Dagster drops an op between two of its results when storing one fails, and when a signal comes in the meantime,
-    since that reaches Dagster's handlers and not the engine's, which must be in place when this is called.
+    since that reaches Dagster's handlers and not the engine's.
 
     Args:
         events: the run; it's gone through to its end, which takes as long as what is being computed.
         tell: gets the events.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return  # the run is stopped when `events` is closed
+    events.stop("the job was interrupted, or a result couldn't be stored")
     try:
-        signal.raise_signal(signal.SIGINT)
         for event in events:
             tell(event)
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-        pass  # the engine hands the signal on when it has ended
+        pass  # a signal that came meanwhile, handed on by the engine at its end

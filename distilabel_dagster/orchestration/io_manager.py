@@ -1,23 +1,32 @@
 """The IO manager: reads and writes the distilabel cache layout for assets."""
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from distilabel_dagster.base.environment import default_cache_dir
+from distilabel_dagster.base.environment import default_cache_dir, default_ledger_url
 from distilabel_dagster.base.signature import is_signature
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.inventory import describe_pipeline
-from distilabel_dagster.cache.pipeline_cache import read_pipeline_file, write_rows
+from distilabel_dagster.cache.pipeline_cache import note_damage, read_pipeline_file, write_rows
 from distilabel_dagster.cache.step_store import StepStore
 from distilabel_dagster.cache.tables import table_rows
 from distilabel_dagster.distiset import Distiset, create_distiset
 from distilabel_dagster.distiset.loading import load_dataset
-from distilabel_dagster.errors import DistisetError, IncompleteRunError, UnknownPartitionError
+from distilabel_dagster.engine.run_state import WhenInUse, WriteLease
+from distilabel_dagster.errors import (
+    DamagedFileError,
+    DistisetError,
+    IncompleteRunError,
+    StepInUseError,
+    UnknownPartitionError,
+)
 from distilabel_dagster.orchestration.batch_stream import BatchStream
 from distilabel_dagster.orchestration.conversions import convert_table, is_dataset, iter_tables
 from distilabel_dagster.orchestration.events import StepOutput
@@ -33,6 +42,9 @@ from distilabel_dagster.orchestration.metadata import (
     describe_rows,
 )
 from distilabel_dagster.orchestration.translator import python_name
+from distilabel_dagster.pipeline.execution import acquire_lease
+
+_ASK_EVERY_S: Final = 1.0
 
 
 class CacheIOManager(dg.IOManager):
@@ -46,13 +58,23 @@ class CacheIOManager(dg.IOManager):
     Args:
         cache_dir: directory or fsspec URL of the cache; as for `Pipeline` where it's None.
         storage_options: passed to fsspec; they never reach Dagster's storage.
+        ledger_url: the database that says who writes; as for `Pipeline` where it's None.
+        when_in_use: what to do with rows of an asset that another process is writing: raise, or wait and write them
+            after that. A step's own output is written, and sealed, under its run's lease.
     """
 
     def __init__(
-        self, cache_dir: str | None = None, storage_options: Mapping[str, Any] | None = None
+        self,
+        cache_dir: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        ledger_url: str | None = None,
+        when_in_use: WhenInUse = "raise",
     ) -> None:
         self.cache_dir = cache_dir
         self.storage_options = dict(storage_options or {})
+        self.ledger_url = ledger_url
+        self.when_in_use = when_in_use
 
     def _files(self) -> CacheFileSystem:
         return CacheFileSystem(self.cache_dir or default_cache_dir(), self.storage_options)
@@ -63,6 +85,7 @@ class CacheIOManager(dg.IOManager):
         Raises:
             IncompleteRunError: the step's last batch isn't committed.
             DistisetError: a Distiset that isn't the pipeline's own.
+            StepInUseError: another process writes the same asset and partition, or has taken a step over.
             ColumnTypeError: rows that have no common columns.
         """
         if isinstance(obj, StepOutput):
@@ -106,11 +129,38 @@ class CacheIOManager(dg.IOManager):
     def _write_rows(self, context: dg.OutputContext, rows: Any) -> None:
         partition_key = context.asset_partition_key if context.has_asset_partitions else None
         store = self._foreign_store(context.asset_key, partition_key)
-        marker = write_rows(store, iter_tables(rows, context.asset_key.to_user_string()))
-        preview = table_rows(store.read_head(PREVIEW_ROWS))
+        with self._lease(context, store) as lease:
+            if lease is not None:
+                store.guard = lease.check
+            store.open(for_writing=True)
+            marker = write_rows(store, iter_tables(rows, context.asset_key.to_user_string()))
+            preview = table_rows(store.read_head(PREVIEW_ROWS))
         context.add_output_metadata(
             describe_rows(marker["rows"], store.fs.full_path(store.path), store.schema, preview)
         )
+
+    @contextlib.contextmanager
+    def _lease(self, context: dg.OutputContext, store: StepStore) -> Iterator[WriteLease | None]:
+        """Be the only one that writes to a store, for the length of the block; Dagster's interruption ends the waiting."""
+        lease = self._acquire(context, store)
+        try:
+            yield lease
+        finally:
+            if lease is not None:
+                lease.release()
+
+    def _acquire(self, context: dg.OutputContext, store: StepStore) -> WriteLease | None:
+        is_told = False
+        while True:
+            try:
+                return acquire_lease(self.ledger_url or default_ledger_url(), store.fs, [store.path])
+            except StepInUseError as error:
+                if self.when_in_use == "raise":
+                    raise
+                if not is_told:
+                    context.log.warning(f"Waiting for another process to end. {error}")
+                is_told = True
+                time.sleep(_ASK_EVERY_S)
 
     def _foreign_store(self, key: dg.AssetKey, partition_key: str | None) -> StepStore:
         """Where an asset that's no step is kept: a directory like a step's, named by asset and partition."""
@@ -143,9 +193,13 @@ class CacheIOManager(dg.IOManager):
             raise _build_incomplete_error(key, partition_key, store)
         if wanted is BatchStream:
             return BatchStream(store)
-        if is_dataset(wanted):
+        if not is_dataset(wanted):
+            return convert_table(store.read_all(), wanted)
+        try:
             return load_dataset(fs, store.path, store.step_name)
-        return convert_table(store.read_all(), wanted)
+        except DamagedFileError:
+            note_damage([store])
+            raise
 
     def _load_distiset(
         self, fs: CacheFileSystem, key: dg.AssetKey, signature: str, wanted: Any, enable_metadata: bool
@@ -153,18 +207,27 @@ class CacheIOManager(dg.IOManager):
         """A pipeline's Distiset; of one with a single leaf, other annotations give that leaf's rows."""
         _check_known(fs, key, signature)
         entry = describe_pipeline(fs, signature)
+        if entry.problem is not None:
+            raise DamagedFileError(entry.problem, path=fs.full_path(layout.pipeline_file(signature)))
         unfinished = [step.name for step in entry.steps if not step.is_complete]
+        problems = "".join(f" {step.problem}." for step in entry.steps if step.problem is not None)
         if unfinished:
             raise IncompleteRunError(
-                f"The asset {key.to_user_string()} isn't whole for partition {signature}: the step"
+                f"The asset {key.to_user_string()} isn't whole for partition {signature}: of the steps that "
+                f"{fs.full_path(layout.pipeline_file(signature))} names, the step"
                 f"{'s' if len(unfinished) > 1 else ''} {', '.join(f'`{name}`' for name in unfinished)} "
-                f"{'are' if len(unfinished) > 1 else 'is'}n't complete. Materialize the partition first."
+                f"{'are' if len(unfinished) > 1 else 'is'}n't complete.{problems} Materialize the partition first."
             )
-        distiset = create_distiset(
-            fs.full_path(layout.data_dir(signature)),
-            enable_metadata=enable_metadata,
-            storage_options=self.storage_options,
-        )
+        try:
+            distiset = create_distiset(
+                fs.full_path(layout.data_dir(signature)),
+                enable_metadata=enable_metadata,
+                storage_options=self.storage_options,
+            )
+        except DamagedFileError:
+            leaves = [step for step in entry.steps if step.name in entry.leaf_steps]
+            note_damage(StepStore(fs, step.name, step.signature) for step in leaves)
+            raise
         if wanted in (Any, None, Distiset):
             return distiset
         if len(entry.leaf_steps) > 1:
@@ -201,7 +264,8 @@ def _check_known(fs: CacheFileSystem, key: dg.AssetKey, signature: str) -> None:
     if not is_signature(signature) or not fs.exists(layout.pipeline_file(signature)):
         raise UnknownPartitionError(
             f"The asset {key.to_user_string()} can't be loaded: the cache {fs.url} has no pipeline with the signature "
-            f"`{signature}`. Materialize its steps first, or set the cache directory in which they were made.",
+            f"`{signature}`, since there's no {signature}/{layout.PIPELINE_FILE}. Materialize its steps first, or set the "
+            "cache directory in which they were made.",
             partition_key=signature,
         )
 
@@ -224,9 +288,13 @@ def _build_incomplete_error(
     key: dg.AssetKey, partition_key: str | None, store: StepStore
 ) -> IncompleteRunError:
     of_partition = f" for partition {partition_key}" if partition_key else ""
+    problem = f" {store.problem}." if store.problem is not None else ""
+    if partition_key and not store.fs.exists(store.path):
+        file = layout.pipeline_file(partition_key)
+        problem = f" {store.fs.full_path(file)} names that directory, which isn't there."
     return IncompleteRunError(
         f"The asset {key.to_user_string()} isn't complete in {store.fs.full_path(store.path)}{of_partition}: "
-        f"{len(store.records)} batches are committed, the last isn't among them. Materialize it first."
+        f"{len(store.records)} batches are committed, the last isn't among them.{problem} Materialize it first."
     )
 
 
@@ -239,6 +307,12 @@ class DistilabelIOManager(dg.ConfigurableIOManagerFactory):  # type: ignore[type
         "~/.cache/distilabel/pipelines.",
     )
 
+    when_in_use: Literal["raise", "wait"] = Field(
+        default="raise",
+        description="What to do with rows of an asset that another process is writing: `raise` fails and says which "
+        "process it is, `wait` writes them after that.",
+    )
+
     def create_io_manager(self, context: dg.InitResourceContext) -> CacheIOManager:
         """Make the IO manager."""
-        return CacheIOManager(self.cache_dir)
+        return CacheIOManager(self.cache_dir, when_in_use=self.when_in_use)

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from distilabel_dagster.base.serializable import is_secret_name
 from distilabel_dagster.base.signature import NON_IDENTITY_FIELDS, is_signature
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.pipeline_cache import PipelineCache, read_pipeline_file
@@ -197,6 +198,8 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Ite
     for field in dict.fromkeys([*now, *then]):
         before, after = then.get(field), now.get(field)
         if before == after or field in NON_IDENTITY_FIELDS or field == "runtime_parameters_info":
+            continue
+        if is_secret_name(str(field)):  # in a file that someone wrote by hand
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from _compare(before, after, f"{where}.{field}")

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr
 from distilabel_dagster.base.columns import all_columns
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.engine.events import RunStopped, StepFinished
-from distilabel_dagster.engine.run_state import RunOptions
+from distilabel_dagster.engine.run_state import RunOptions, WhenInUse
 from distilabel_dagster.errors import (
     CostLimitError,
     IncompleteRunError,
@@ -21,8 +21,11 @@ from distilabel_dagster.orchestration.config import read_parameters
 from distilabel_dagster.orchestration.events import EventLog, LineageSource, StepOutput, describe_step_end
 from distilabel_dagster.orchestration.handlers import keep_signal_handlers, stop_run
 from distilabel_dagster.orchestration.metadata import COST_USD, PARTITION_TAG
+from distilabel_dagster.orchestration.orphans import end_with_executor
 from distilabel_dagster.orchestration.partitions import pipeline_of_partition, register_partition
 from distilabel_dagster.orchestration.plan_only import PLAN_ONLY, log_plan, read_op_config
+from distilabel_dagster.orchestration.run_process import note_run_process
+from distilabel_dagster.pipeline.execution import RunEvents
 
 
 class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is the class itself
@@ -44,6 +47,11 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
         description="US dollars that the calls of a partition may cost, over all of its runs; at the limit the run is "
         "stopped, and goes on when the limit is raised.",
     )
+    when_in_use: Literal["raise", "wait"] = Field(
+        default="raise",
+        description="What to do when another run writes one of the steps: `raise` fails and says which process it is; "
+        "`wait` waits until that has ended, and goes on from there.",
+    )
     _open_runs: "list[Generator[dg.MaterializeResult[StepOutput], None, None]]" = PrivateAttr(
         default_factory=list
     )
@@ -60,6 +68,7 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
         *,
         use_cache: bool | None = None,
         plan_only: bool | None = None,
+        when_in_use: WhenInUse | None = None,
     ) -> Iterator["dg.MaterializeResult[StepOutput]"]:
         """Run the selected steps of the op's pipeline for the run's partition.
 
@@ -68,19 +77,26 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             use_cache: False computes the steps anew; by default what the op's config says.
             plan_only: True computes what costs no call, says what the rest would call and pay, and yields nothing; by
                 default what the op's config says.
+            when_in_use: what to do when another run writes one of the steps; by default what the op's config says, and
+                without that the resource.
 
         Raises:
             UnknownPartitionError: the run has no partition, or one that means no pipeline.
             SignatureMismatchError: code, data or run config don't fit the partition; nothing was run.
+            StepInUseError: another run writes one of the steps, or has taken over.
             StepRunError: a step failed; what was committed stays.
             dagster.Failure: the calls have cost what they may; what was answered stays.
         """
-        results = self._run(context, use_cache, plan_only)
+        results = self._run(context, use_cache, plan_only, when_in_use)
         self._open_runs.append(results)
         return results
 
     def _run(
-        self, context: dg.AssetExecutionContext, use_cache: bool | None, plan_only: bool | None
+        self,
+        context: dg.AssetExecutionContext,
+        use_cache: bool | None,
+        plan_only: bool | None,
+        when_in_use: WhenInUse | None,
     ) -> "Generator[dg.MaterializeResult[StepOutput], None, None]":
         group = running_group(context)
         if group is None:
@@ -107,35 +123,40 @@ class DistilabelResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # 
             use_cache=use_cache,
             grace_period_s=self.grace_period_s,
             max_cost_usd=self.max_cost_usd,
+            when_in_use=when_in_use or config.get("when_in_use") or self.when_in_use,
             run_id=context.run.run_id,
         )
         key = context.partition_key
-        with pipeline_of_partition(group.pipeline, key, parameters, context.instance) as cache:
+        with (
+            end_with_executor(context, self.grace_period_s) as watch,
+            pipeline_of_partition(group.pipeline, key, parameters, context.instance) as cache,
+        ):
             register_partition(context.instance, group.pipeline, key)
+            note_run_process(context)
             if plan_only:
                 log_plan(context, group, cache)
                 return
             selected = context.selected_asset_keys
             steps = [name for name in group.steps if group.asset_keys[name] in selected]
             try:
-                yield from self._run_steps(context, group, cache, steps, options)
+                events = group.pipeline.iter_run(options, steps=steps, cache=cache)
+                watch.stop = events.stop
+                yield from self._tell_events(context, group, cache, events)
             except CostLimitError as error:
                 # Another attempt would stop at once.
                 raise dg.Failure(
                     str(error), metadata={COST_USD: error.cost_usd}, allow_retries=False
                 ) from error
 
-    def _run_steps(
+    def _tell_events(
         self,
         context: dg.AssetExecutionContext,
         group: StepGroup,
         cache: PipelineCache,
-        steps: list[str],
-        options: RunOptions,
+        events: RunEvents,
     ) -> "Iterator[dg.MaterializeResult[StepOutput]]":
         log = EventLog(context.log)
         stopped: RunStopped | None = None
-        events = group.pipeline.iter_run(options, steps=steps, cache=cache)
         for event in events:
             log.tell(event)
             if isinstance(event, StepFinished):

@@ -18,6 +18,7 @@ from distilabel_dagster.orchestration.partitions import (
     partitions_name,
     register_partition,
 )
+from distilabel_dagster.orchestration.run_process import end_dead_runs
 from distilabel_dagster.orchestration.translator import python_name
 from distilabel_dagster.pipeline import Pipeline
 
@@ -33,7 +34,8 @@ _IN_PROGRESS: Final = [
 def build_signature_sensor(pipeline: Pipeline, *, minimum_interval_seconds: int = 30) -> dg.SensorDefinition:
     """Make the sensor `<pipeline>_signature_sensor`, which registers the pipeline's present signature. On by default.
 
-    So the Materialize button of an asset offers it, and data that changed on disk shows up as a new partition.
+    So the Materialize button of an asset offers it, and data that changed on disk shows up as a new partition. Runs of
+    its partitions that were killed on this machine, and that Dagster still counts as started, are marked as failed.
 
     Args:
         pipeline: the pipeline.
@@ -48,6 +50,7 @@ def build_signature_sensor(pipeline: Pipeline, *, minimum_interval_seconds: int 
         description=f"Registers the present signature of pipeline `{pipeline.name}` as a partition.",
     )
     def signature_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        end_dead_runs(context.instance, context.instance.get_dynamic_partitions(partitions_name(pipeline)))
         try:
             pipeline.validate()
         except RuntimeParameterError as error:
@@ -71,14 +74,16 @@ def build_resume_sensor(
     """Make the sensor `<pipeline>_resume_sensor`, which runs again what was begun and isn't complete. Off by default.
 
     A partition counts as begun when a run has committed something under its signature, and isn't asked for while a
-    run of it is on. A run whose process was killed is on for ever, as far as Dagster knows; one that works writes a
-    line at least each half minute. Turn the sensor on, or the instance's run retries, not both.
+    run of it is on. A run whose process was killed is on for ever, as far as Dagster knows. Where that process was on
+    this machine, it's seen at once that it's gone; otherwise by silence, since a run that works writes a line at least
+    each half minute. Turn the sensor on, or the instance's run retries, not both.
 
     Args:
         pipeline: the pipeline.
         max_attempts: runs that it requests for a partition at most.
         minimum_interval_seconds: how often it looks, at most.
-        silent_after_s: seconds without an event after which a run that has started counts as dead.
+        silent_after_s: seconds without an event after which a run that has started counts as dead, where nobody can see
+            whether its process lives.
     """
 
     @dg.sensor(
@@ -89,6 +94,7 @@ def build_resume_sensor(
         description=f"Runs partitions of pipeline `{pipeline.name}` again that were begun and aren't complete.",
     )
     def resume_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        end_dead_runs(context.instance, context.instance.get_dynamic_partitions(partitions_name(pipeline)))
         attempts: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         found = list_pipelines(pipeline.cache_dir, pipeline.storage_options)
         fs = CacheFileSystem(pipeline.cache_dir, pipeline.storage_options)

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from distilabel_dagster.base.signature import SIGNATURE_SCHEME
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
-from distilabel_dagster.cache.pipeline_cache import PipelineCache
+from distilabel_dagster.cache.pipeline_cache import PipelineCache, note_damage
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.load_stages import LoadGroups
 from distilabel_dagster.dag.signature import compute_pipeline_signature
 from distilabel_dagster.engine.events import RunEvent, RunStopped, StepFinished
 from distilabel_dagster.engine.plan import RunPlan
 from distilabel_dagster.engine.planning import Planner
-from distilabel_dagster.engine.run_state import RunOptions
+from distilabel_dagster.engine.run_state import RunOptions, WhenInUse
 from distilabel_dagster.errors import (
+    DamagedFileError,
     IncompleteRunError,
     PipelineDefinitionError,
 )
 from distilabel_dagster.pipeline.declaration import PipelineDeclaration
-from distilabel_dagster.pipeline.execution import find_responses, iter_run, open_responses
+from distilabel_dagster.pipeline.execution import RunEvents, find_responses, iter_run, open_responses
 from distilabel_dagster.pipeline.run_log import show_log_on_terminal
 from distilabel_dagster.steps import make_generator_step
 from distilabel_dagster.steps.step import Step
@@ -41,8 +42,9 @@ class Pipeline(PipelineDeclaration):
         enable_metadata: keep the column `distilabel_metadata` in the Distiset.
         requirements: packages that it needs, checked before a run.
         storage_options: passed to fsspec for `cache_dir`; never written anywhere.
-        ledger_url: SQLAlchemy URL of the database that says who writes; a SQLite file beside a local cache by default.
-            A cache in an object store has none unless it's given, and is then for one run at a time.
+        ledger_url: SQLAlchemy URL of the database that keeps what models answer, and who writes: a SQLite file beside a
+            local cache by default. For a cache in an object store it's a file under `~/.cache/distilabel/ledgers` unless
+            it's given; then only runs on one machine see each other.
 
     Examples:
         >>> from distilabel_dagster.steps import KeepColumns, LoadDataFromDicts
@@ -75,6 +77,7 @@ class Pipeline(PipelineDeclaration):
         *,
         on_error: Literal["impute", "raise"] = "impute",
         max_cost_usd: float | None = None,
+        when_in_use: WhenInUse = "raise",
     ) -> "Distiset":
         """Run the pipeline to its end, or go on where an earlier run of it ended.
 
@@ -92,6 +95,9 @@ class Pipeline(PipelineDeclaration):
                 task, since its call failed or its answer can't be read, is kept either way.
             max_cost_usd: US dollars that the calls of its models may cost under this signature, earlier runs
                 included.
+            when_in_use: what to do when another run, of this process or another, writes one of the steps: "raise" ends
+                with an error that says which process it is; "wait" waits until that has ended, or has made what is
+                wanted, and goes on from there.
 
         Returns:
             The whole Distiset; never a partial one.
@@ -100,11 +106,17 @@ class Pipeline(PipelineDeclaration):
             PipelineDefinitionError: the pipeline can't run; nothing was begun.
             StepRunError: a step failed, or its model can't be used; what was committed and answered stays.
             CostLimitError: the calls have cost `max_cost_usd`; what was answered stays.
+            StepInUseError: another run writes one of the steps, or has taken this one's place after a long pause.
             KeyboardInterrupt: Ctrl+C, after what was being computed was committed.
         """
         show_log_on_terminal()
         with self._turn, self._with_dataset(dataset, dataset_batch_size), self.with_parameters(parameters):
-            options = RunOptions(on_error=on_error, use_cache=use_cache, max_cost_usd=max_cost_usd)
+            options = RunOptions(
+                on_error=on_error,
+                use_cache=use_cache,
+                max_cost_usd=max_cost_usd,
+                when_in_use=when_in_use,
+            )
             return self._run_to_end(options, load_groups)
 
     def _run_to_end(self, options: RunOptions, load_groups: LoadGroups | None) -> "Distiset":
@@ -119,9 +131,13 @@ class Pipeline(PipelineDeclaration):
                 stopped = event  # why it stopped is raised behind the last event: an error, or Ctrl+C
         if stopped is not None:
             raise IncompleteRunError(str(stopped))
-        return create_distiset(
-            cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
-        )
+        try:
+            return create_distiset(
+                cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
+            )
+        except DamagedFileError:
+            note_damage(cache.stores[leaf] for leaf in cache.leaf_steps)
+            raise
 
     def iter_run(
         self,
@@ -130,10 +146,11 @@ class Pipeline(PipelineDeclaration):
         steps: Iterable[str] | None = None,
         load_groups: LoadGroups | None = None,
         cache: PipelineCache | None = None,
-    ) -> Iterator[RunEvent]:
+    ) -> RunEvents:
         """Run some or all steps and yield what happens; for those who seal and show the steps themselves.
 
-        After each `StepFinished` call `cache.seal_step(event.step)` before going on.
+        After each `StepFinished` call `cache.seal_step(event.step)` before going on: it's this run's to write until its
+        events end. `stop(reason)` of what is returned stops the run.
 
         Args:
             options: how the run goes.
@@ -143,6 +160,7 @@ class Pipeline(PipelineDeclaration):
 
         Raises:
             PipelineDefinitionError: the pipeline can't run; nothing was begun.
+            StepInUseError: another run writes one of the steps.
             StepRunError: a step failed; what was committed stays.
             CacheError: the cache can't be read or written.
         """

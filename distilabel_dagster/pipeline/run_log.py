@@ -62,7 +62,8 @@ class HeldBackWarnings:
     """Keeps warnings of the cache and the ledger back until `release`.
 
     They come while a run looks at what is there (a damaged part, a lease of a dead process) and are told behind the
-    line that says how far it is, which is the first that people look for.
+    line that says how far it is, which is the first that people look for. A run that waits looks again and again; it
+    tells each of them once.
     """
 
     def __init__(self) -> None:
@@ -76,10 +77,14 @@ class HeldBackWarnings:
 
     def _make_filter(self, logger: logging.Logger) -> Callable[[logging.LogRecord], bool]:
         thread = threading.get_ident()
+        told: set[str] = set()
 
         def hold(record: logging.LogRecord) -> bool:
             if record.thread != thread:
                 return True
+            if (text := record.getMessage()) in told:
+                return False
+            told.add(text)
             self._held.append((logger, record))
             return False
 

@@ -1,12 +1,13 @@
 """A pipeline as data and back: the content of pipeline.yaml, read without running anything."""
 
-import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from distilabel_dagster.base.json_data import MOST_BYTES, load_json
 from distilabel_dagster.base.serializable import load_object
 from distilabel_dagster.base.yaml_data import load_yaml
 from distilabel_dagster.dag.dag import DAG
@@ -14,6 +15,9 @@ from distilabel_dagster.dag.routing import load_routing_batch_function
 from distilabel_dagster.errors import PipelineDefinitionError, PipelineFileError
 from distilabel_dagster.steps.step import BaseStep
 
+_MOST_STEPS: Final = 1_000
+_MOST_CONNECTIONS: Final = 5_000
+# What a graph is checked for takes time that grows with the product of both.
 TYPE_INFO: Final = {"module": "distilabel_dagster.pipeline.pipeline", "name": "Pipeline"}
 
 
@@ -49,11 +53,11 @@ def fill_dag(dag: DAG, data: Mapping[str, Any], source: str, trusted_modules: It
     """
     trusted_modules = tuple(trusted_modules)
     try:
-        for entry in _expect_list(data, "steps", source):
+        for entry in _expect_list(data, "steps", source, most=_MOST_STEPS):
             _add_step(dag, _expect(entry, "step", source), source, trusted_modules)
-        for entry in _expect_list(data, "connections", source):
+        for entry in _expect_list(data, "connections", source, most=_MOST_CONNECTIONS):
             origin = dag.get_step(str(_expect(entry, "from", source))).name
-            for target in _expect_list(entry, "to", source):
+            for target in _expect_list(entry, "to", source, most=_MOST_CONNECTIONS - len(dag.edges)):
                 dag.add_edge(origin, dag.get_step(str(target)).name)
         for entry in _expect_list(data, "routing_batch_functions", source):
             name = dag.get_step(str(_expect(entry, "step", source))).name
@@ -67,10 +71,7 @@ def fill_dag(dag: DAG, data: Mapping[str, Any], source: str, trusted_modules: It
 
 def _add_step(dag: DAG, data: Any, source: str, trusted_modules: tuple[str, ...]) -> None:
     before = len(dag.steps)
-    try:
-        made = load_object(data, source, trusted_modules)
-    except TypeError as error:
-        raise PipelineFileError(f"{source}: a step can't be made: {error}.", source=source) from error
+    made = load_object(data, source, trusted_modules)
     if not isinstance(made, BaseStep) or len(dag.steps) == before:
         raise PipelineFileError(
             f"{source}: `steps` holds a `{type(made).__name__}`, which is no step.", source=source
@@ -86,11 +87,17 @@ def _expect(data: Any, key: str, source: str) -> Any:
     return data[key]
 
 
-def _expect_list(data: Any, key: str, source: str) -> list[Any]:
+def _expect_list(data: Any, key: str, source: str, *, most: int | None = None) -> list[Any]:
     found = _expect(data, key, source)
     if not isinstance(found, list):
         raise PipelineFileError(
             f"{source}: `{key}` is a {type(found).__name__}, expected a list.", source=source
+        )
+    if most is not None and len(found) > most:
+        raise PipelineFileError(
+            f"{source}: there are more `{key}` than a pipeline in a file can have ({_MOST_STEPS:,} steps, "
+            f"{_MOST_CONNECTIONS:,} connections).",
+            source=source,
         )
     return found
 
@@ -109,12 +116,13 @@ def read_pipeline_data(content: Any, source: str) -> tuple[dict[str, Any], list[
     for key in ("name", "description"):
         if not isinstance(pipeline.get(key), str | None):
             raise PipelineFileError(
-                f"{source}: the pipeline's `{key}` is {pipeline[key]!r}, expected text.", source=source
+                f"{source}: the pipeline's `{key}` is {reprlib.repr(pipeline[key])}, expected text.",
+                source=source,
             )
     info = _expect(pipeline, "type_info", source)
     if info != TYPE_INFO:
         raise PipelineFileError(
-            f"{source} holds a pipeline of `{info}`, expected {TYPE_INFO}. It wasn't written by this package; files of "
+            f"{source} holds a pipeline of `{reprlib.repr(info)}`, expected {TYPE_INFO}. It wasn't written by this package; files of "
             "distilabel itself name its own classes, which aren't imported.",
             source=source,
         )
@@ -131,15 +139,18 @@ def read_file(path: str | Path, kind: str) -> Any:
     Raises:
         PipelineFileError: there's no such file, or it's none of that kind.
     """
-    file = Path(path).expanduser()
     try:
-        text = file.read_text(encoding="utf-8")
-        return load_yaml(text) if kind == "yaml" else json.loads(text)
+        file = Path(path).expanduser()
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        return load_yaml(content) if kind == "yaml" else load_json(content)
     except OSError as error:
         raise PipelineFileError(
-            f"{file} can't be read: {error.strerror or error}.", source=str(file)
+            f"{path} can't be read: {error.strerror or error}.", source=str(path)
         ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RuntimeError as error:  # no such user's `~`
+        raise PipelineFileError(f"{path} can't be read: {error}", source=str(path)) from error
+    except (yaml.YAMLError, ValueError) as error:
         raise PipelineFileError(
-            f"{file} is no {kind.upper()} that can be read as a pipeline: {error}.", source=str(file)
+            f"{path} is no {kind.upper()} that can be read as a pipeline: {error}.", source=str(path)
         ) from error

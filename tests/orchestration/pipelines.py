@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 from distilabel_dagster.mixins.runtime_parameters import RuntimeParameter
 from distilabel_dagster.models import LLM, OpenAILLM
 from distilabel_dagster.pipeline import Pipeline, routing_batch_function
-from distilabel_dagster.steps import GlobalStep, LoadDataFromDicts, Step, StepInput
+from distilabel_dagster.steps import GlobalStep, LoadDataFromDicts, Step, StepInput, StepResources
 from distilabel_dagster.steps.tasks import TextGeneration
 
 given: Counter[tuple[str, int]] = Counter()
@@ -143,6 +143,15 @@ def build_third_line(cache_dir: str | Path) -> Pipeline:
     return build_line(cache_dir, "third-line", 99)
 
 
+def build_replicated(cache_dir: str | Path) -> Pipeline:
+    """As `long_line`, with two processes for `scale`."""
+    with Pipeline("replicated", cache_dir=str(cache_dir)) as pipeline:
+        load = LoadDataFromDicts(name="load", data=_ids(90), batch_size=3)
+        scale = Scale(name="scale", input_batch_size=3, resources=StepResources(replicas=2))
+        load >> scale >> Scale(name="leaf", column="again", input_batch_size=3)
+    return pipeline
+
+
 @routing_batch_function()
 def two_of_three(steps: list[str], seq_no: int) -> list[str]:
     return [name for index, name in enumerate(steps) if index != seq_no % 3]
@@ -221,6 +230,7 @@ BUILDERS: dict[str, Callable[[str], Pipeline]] = {
     "line": build_line,
     "long_line": build_long_line,
     "third-line": build_third_line,
+    "replicated": build_replicated,
     "all-kinds": build_all_kinds,
     "asking": build_long_asking,
 }

@@ -358,13 +358,13 @@ class CrashingFileSystem(CacheFileSystem):
                     copy_tree(self.root.strip("/"), self._copy_to)
                     raise CacheError("the test pulled the plug", path=self.root)
 
-    def write_bytes(self, path: str, content: bytes) -> None:
+    def write_bytes(self, path: str, content: bytes, **how: Any) -> None:
         self._count()
-        super().write_bytes(path, content)
+        super().write_bytes(path, content, **how)
 
-    def link(self, source: str, target: str) -> None:
+    def link(self, source: str, target: str, **how: Any) -> None:
         self._count()
-        super().link(source, target)
+        super().link(source, target, **how)
 
     def remove(self, path: str) -> None:
         self._count()

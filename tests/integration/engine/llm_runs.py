@@ -186,7 +186,7 @@ class LedgerBench(Bench):
     error: BaseException | None = None
 
     def start(self, *, steps: list[str] | None = None, **options: Any) -> Any:
-        pipeline, cache = self.open()
+        pipeline, self.cache = self.open()
 
         def open_ledger() -> ResponseLedger | None:
             self.ledger = None if self.path is None else self.make_ledger(str(self.path))
@@ -195,7 +195,7 @@ class LedgerBench(Bench):
         stages = [[n for n in stage if n in (steps or stage)] for stage in pipeline.get_load_stages()]
         self.engine = Engine(
             pipeline.dag,
-            cache,
+            self.cache,
             [stage for stage in stages if stage],
             RunOptions(**options),
             acquire=lambda _: None,

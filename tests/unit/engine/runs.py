@@ -84,6 +84,7 @@ class Bench:
     root: str = field(default_factory=lambda: f"memory://{uuid.uuid4().hex}")
     events: list[RunEvent] = field(default_factory=list)
     engine: Engine | None = None
+    cache: PipelineCache | None = None
     leases: list[list[str]] = field(default_factory=list)
 
     def open(self) -> tuple[Pipeline, PipelineCache]:
@@ -94,6 +95,7 @@ class Bench:
     def start(self, *, steps: list[str] | None = None, **options: Any) -> Any:
         """Give the events of a run, one by one."""
         pipeline, cache = self.open()
+        self.cache = cache
         stages = [
             [name for name in stage if name in (steps or stage)] for stage in pipeline.get_load_stages()
         ]
@@ -107,10 +109,12 @@ class Bench:
         return self.engine.run()
 
     def run(self, *, steps: list[str] | None = None, **options: Any) -> dict[str, int]:
-        """Run to the end; give how many batches each finished step computed."""
+        """Run to the end, and seal what has ended; give how many batches each finished step computed."""
         self.events = []
         for event in self.start(steps=steps, **options):
             self.events.append(event)
+            if isinstance(event, StepFinished):
+                self.cache.seal_step(event.step)
         return {e.step: e.batches_computed for e in self.events if isinstance(e, StepFinished)}
 
     def rows(self, step: str) -> Rows:

@@ -48,3 +48,17 @@ def test_a_round_that_is_on_is_finished_before_the_end() -> None:
 
     asyncio.run(run())
     assert log.committed == 1
+
+
+def test_what_steps_have_pending_together_calls_for_a_round() -> None:
+    pipeline, cache = Bench(chain("a")).open()
+    logs = {name: OutputLog(cache.stores[name]) for name in ("load", "a")}
+    size = make_batch(0).table.nbytes
+    state = RunState(logs, RunOptions(max_pending_bytes=5 * size))
+    committer = Committer(pipeline.dag, cache, state)
+    for seq_no in range(3):
+        assert not committer._is_urgent()
+        for log in logs.values():
+            log.append(make_batch(seq_no))
+    assert committer._is_urgent()
+    committer.close()
