@@ -38,7 +38,9 @@ data as attributes, and survives pickling (Dagster sends errors between processe
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
+
+_LONGEST_MESSAGE: Final = 10_000
 
 
 def _rebuild(
@@ -56,6 +58,22 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(f'`{match}`' for match in near)}?" if near else ""
 
 
+def _printable(message: str) -> str:
+    """Write out what would move a terminal's cursor, or the direction of its text, and cut what nobody reads.
+
+    Messages quote names, paths and texts from files, which may be a stranger's.
+    """
+    if len(message) > _LONGEST_MESSAGE:
+        half = _LONGEST_MESSAGE // 2
+        message = f"{message[:half]} … {message[-half:]}"
+    if message.isprintable():
+        return message
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in message
+    )
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing"
 
@@ -64,7 +82,7 @@ class DistilabelDagsterError(Exception):
     """Root of this package's exceptions; `str()` is the whole message."""
 
     def __init__(self, message: str, **data: Any) -> None:
-        super().__init__(message)
+        super().__init__(_printable(message))
         self.__dict__.update(data)
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict, TypeVar, Union, get_args, get_orig
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from distilabel_dagster.base.serializable import SerializableModel
+from distilabel_dagster.base.serializable import SerializableModel, is_dumped
 from distilabel_dagster.errors import RuntimeParameterError, suggest
 
 RUNTIME_PARAMETER_MARK = "distilabel_runtime_parameter"
@@ -42,6 +42,14 @@ def _parameter_kind(info: FieldInfo) -> tuple[bool, bool]:
             if RUNTIME_PARAMETER_MARK in getattr(argument, "__metadata__", ()):
                 return True, True
     return False, False
+
+
+def _tell_value(name: str, owner: SerializableModel, value: Any) -> str:
+    """A value for a message; of one that is secret, or may hold what is, its type alone."""
+    is_open = isinstance(value, str | int | float | None) and is_dumped(
+        name, type(owner).model_fields[name], value
+    )
+    return reprlib.repr(value) if is_open else f"a {type(value).__name__}"
 
 
 class RuntimeParametersMixin(SerializableModel):
@@ -116,7 +124,8 @@ class RuntimeParametersMixin(SerializableModel):
             if name in nested:
                 if not isinstance(value, dict):
                     raise RuntimeParameterError(
-                        f"`{where}.{name}` has runtime parameters of its own: pass them as a dict, found {reprlib.repr(value)}."
+                        f"`{where}.{name}` has runtime parameters of its own: pass them as a dict, found a "
+                        f"{type(value).__name__}."
                     )
                 nested[name].set_runtime_parameters(value, f"{where}.{name}")
                 continue
@@ -124,9 +133,11 @@ class RuntimeParametersMixin(SerializableModel):
                 setattr(self, name, value)
             except ValidationError as error:
                 problem = error.errors()[0]["msg"]
-                raise RuntimeParameterError(
-                    f"Runtime parameter `{where}.{name}` can't be {reprlib.repr(value)}: {problem}."
-                ) from error
+                told = f"Runtime parameter `{where}.{name}` can't be {_tell_value(name, self, value)}: {problem}."
+            else:
+                continue
+            # Outside the handler: pydantic's error holds the value, which may be secret.
+            raise RuntimeParameterError(told)
 
     def get_parameter_values(self, names: Mapping[str, Any]) -> dict[str, Any]:
         """Give the present values of the parameters named in `names`, nested as there; unknown names are left out."""

@@ -8,16 +8,20 @@ package, already imported by the caller's own code, or in a module that the call
 import enum
 import importlib
 import re
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from types import ModuleType
+from typing import Any, Final, TypedDict, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
+from distilabel_dagster.base.yaml_data import DEEPEST
 from distilabel_dagster.errors import (
+    DistilabelDagsterError,
     PipelineDefinitionError,
     PipelineFileError,
     SerializationError,
@@ -27,6 +31,20 @@ from distilabel_dagster.errors import (
 
 PACKAGE = __name__.partition(".")[0]
 TYPE_INFO = "type_info"
+_OWN_MODULES: Final = (f"{PACKAGE}.steps", f"{PACKAGE}.models", f"{PACKAGE}.dag.routing")
+"""What of this package a file may have imported: where steps, models and routing functions are."""
+_CONTEXT_FIELD: Final = "pipeline"
+_LONGEST_NAME: Final = 300
+# What a class raises whose fields are given values of types that nobody thought of.
+_UNFIT: Final = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    SyntaxError,
+)
 
 _SECRET_NAME = re.compile(
     r"(^|.*_)((api|access|secret|private)_?keys?|token|passwords?|passwd|passphrase|secrets?|credentials?|authorization)$"
@@ -94,8 +112,25 @@ def _find_module(module: str) -> Any | None:
     return main if module in main_names else None
 
 
+def is_trusted(module: str, trusted_modules: Iterable[str]) -> bool:
+    """Tell whether a module is one of those, or inside one: `"pkg"` covers `"pkg.sub"`, and not `"pkgs"`."""
+    roots = (trusted_modules,) if isinstance(trusted_modules, str) else trusted_modules
+    return any(module == root or module.startswith(f"{root}.") for root in roots)
+
+
+def _is_dotted_name(text: Any) -> TypeGuard[str]:
+    return (
+        isinstance(text, str)
+        and len(text) <= _LONGEST_NAME
+        and all(part.isidentifier() for part in text.split("."))
+    )
+
+
 def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = ()) -> Any:
-    """Find what `type_info` names, importing nothing but this package and trusted modules.
+    """Find what `type_info` names, importing nothing but this package's steps and models, and trusted modules.
+
+    What is found stands at the top of the module, or in a class that does. No code runs but that of a module which
+    is imported: attributes that a module makes when they're asked for aren't seen.
 
     Args:
         info: the mapping with `module` and `name`, as read.
@@ -106,19 +141,14 @@ def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = (
         PipelineFileError: the mapping isn't one, or the module has nothing of that name.
         UntrustedClassError: nobody vouched for the module.
     """
-    if not (
-        isinstance(info, Mapping)
-        and isinstance(info.get("module"), str)
-        and isinstance(info.get("name"), str)
-    ):
+    if not isinstance(info, Mapping) or not all(_is_dotted_name(info.get(key)) for key in ("module", "name")):
         raise PipelineFileError(
-            f"{source}: expected a `type_info` with `module` and `name`, found {info!r}. The file is damaged or was "
-            "not written by this package.",
+            f"{source}: expected a `type_info` with the names `module` and `name`, found a "
+            f"{type(info).__name__} without them. The file is damaged or was not written by this package.",
             source=source,
         )
     module, name = info["module"], info["name"]
-    roots = (PACKAGE, *trusted_modules)
-    if any(module == root or module.startswith(f"{root}.") for root in roots):
+    if is_trusted(module, (*_OWN_MODULES, *_as_tuple(trusted_modules))):
         try:
             found: Any = importlib.import_module(module)
         except ImportError as error:
@@ -128,22 +158,48 @@ def resolve_attribute(info: Any, source: str, trusted_modules: Iterable[str] = (
             ) from error
     else:
         found = _find_module(module)
+        if found is None and is_trusted(module, [PACKAGE]):
+            raise PipelineFileError(
+                f"{source} names `{module}.{name}`, but steps and models can't be imported from `{module}`: this "
+                f"package has them in {' and '.join(f'`{each}`' for each in _OWN_MODULES[:2])}.",
+                source=source,
+            )
         if found is None:
             raise UntrustedClassError(source, module, name)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise PipelineFileError(
-            f"{source} names `{module}.{name}`, but `{module}` has no `{name}` that can be reached from outside a "
-            "function. Move the class to the top of its module, or install the version that the file was written "
-            "with.",
-            source=source,
-        )
+    return _walk_to(found, info, source)
+
+
+def _as_tuple(names: Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _walk_to(found: Any, info: Mapping[str, str], source: str) -> Any:
+    """Go from a module to what it holds under a name, through classes alone."""
+    module, name = info["module"], info["name"]
+    for index, part in enumerate(name.split(".")):
+        if not isinstance(found, type if index else ModuleType):
+            raise UntrustedClassError(source, module, name)
+        found = vars(found).get(part)
+        if found is None:
+            raise PipelineFileError(
+                f"{source} names `{module}.{name}`, but `{module}` has no `{name}` that can be reached from outside "
+                "a function. Move the class to the top of its module, or install the version that the file was "
+                "written with.",
+                source=source,
+            )
     return found
 
 
-def load_object(data: Any, source: str, trusted_modules: Iterable[str] = ()) -> "SerializableModel":
+def load_object(
+    data: Any, source: str, trusted_modules: Iterable[str] = (), *, depth: int = 0
+) -> "SerializableModel":
     """Make the object that `data` was dumped from.
+
+    Args:
+        data: what stands in the file for the object.
+        source: the file it was read from, for error messages.
+        trusted_modules: modules that may be imported; `"pkg"` covers `"pkg.sub"` too.
+        depth: how many lists and mappings of the file it stands in.
 
     Raises:
         PipelineFileError: fields are missing, unknown or of the wrong type.
@@ -151,29 +207,56 @@ def load_object(data: Any, source: str, trusted_modules: Iterable[str] = ()) -> 
     """
     if not isinstance(data, Mapping):
         raise PipelineFileError(f"{source}: expected a mapping, found {type(data).__name__}.", source=source)
-    trusted_modules = tuple(trusted_modules)
+    trusted_modules = _as_tuple(trusted_modules)
     cls = resolve_attribute(data.get(TYPE_INFO), source, trusted_modules)
     info = data[TYPE_INFO]
     if not (isinstance(cls, type) and issubclass(cls, SerializableModel)):
         raise UntrustedClassError(source, info["module"], info["name"])
+    _check_keys(cls, data, source)
     fields = {
-        key: _load_value(value, source, trusted_modules)
+        key: _load_value(value, source, trusted_modules, depth + 1)
         for key, value in data.items()
         if key not in (TYPE_INFO, "runtime_parameters_info")
     }
     try:
         return cls(**fields)
-    except PipelineDefinitionError as error:
+    except PipelineFileError:
+        raise
+    except DistilabelDagsterError as error:
         raise PipelineFileError(f"{source}: {error}", source=source) from error
+    except _UNFIT as error:
+        raise PipelineFileError(
+            f"{source}: no `{info['name']}` can be made of what stands there ({type(error).__name__}).",
+            source=source,
+        ) from error
 
 
-def _load_value(value: Any, source: str, trusted_modules: tuple[str, ...]) -> Any:
+def _check_keys(cls: type["SerializableModel"], data: Mapping[Any, Any], source: str) -> None:
+    odd = [key for key in data if not isinstance(key, str) or key == "self"]
+    if odd:
+        raise PipelineFileError(
+            f"{source}: a `{cls.__name__}` has the key {reprlib.repr(odd[0])}, which is no field's name.",
+            source=source,
+        )
+    context = cls.model_fields.get(_CONTEXT_FIELD)
+    if _CONTEXT_FIELD in data and context is not None and context.exclude:
+        raise PipelineFileError(
+            f"{source}: a `{cls.__name__}` has a `{_CONTEXT_FIELD}`, which the one that reads the file gives it.",
+            source=source,
+        )
+
+
+def _load_value(value: Any, source: str, trusted_modules: tuple[str, ...], depth: int) -> Any:
+    if depth > DEEPEST:
+        raise PipelineFileError(
+            f"{source}: it's nested too deeply, in more than {DEEPEST} levels.", source=source
+        )
     if isinstance(value, Mapping):
         if TYPE_INFO in value:
-            return load_object(value, source, trusted_modules)
-        return {key: _load_value(item, source, trusted_modules) for key, item in value.items()}
+            return load_object(value, source, trusted_modules, depth=depth)
+        return {key: _load_value(item, source, trusted_modules, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_load_value(item, source, trusted_modules) for item in value]
+        return [_load_value(item, source, trusted_modules, depth + 1) for item in value]
     return value
 
 
@@ -236,7 +319,12 @@ class SerializableModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        arbitrary_types_allowed=True, validate_default=True, validate_assignment=True, extra="forbid"
+        arbitrary_types_allowed=True,
+        validate_default=True,
+        validate_assignment=True,
+        extra="forbid",
+        # Values may be secret, and a traceback shows pydantic's errors too.
+        hide_input_in_errors=True,
     )
 
     def __init__(self, **data: Any) -> None:

@@ -9,7 +9,7 @@ import decimal
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
@@ -68,6 +68,13 @@ def compute_signature(value: Any) -> str:
         SerializationError: something in `value` isn't data.
     """
     return hashlib.sha1(canonical_json(value).encode(), usedforsecurity=False).hexdigest()
+
+
+def sign_pipeline(name: str, leaf_signatures: Iterable[str]) -> str:
+    """Give the signature of a pipeline, its directory and partition key: from its name and its leaf steps' signatures."""
+    return compute_signature(
+        {"scheme": SIGNATURE_SCHEME, "pipeline": name, "leaf_steps": sorted(leaf_signatures)}
+    )
 
 
 def canonical_json(value: Any) -> str:

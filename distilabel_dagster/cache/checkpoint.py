@@ -57,26 +57,23 @@ def write_snapshot(fs: CacheFileSystem, pipeline_signature: str, steps: list[Ste
     Raises:
         CacheError: a file can't be written.
     """
+    for name, content in describe_snapshot(steps).items():
+        fs.write_bytes(f"{pipeline_signature}/{name}", json.dumps(content, indent=2).encode())
+
+
+def describe_snapshot(steps: list[StepSnapshot]) -> dict[str, dict[str, Any]]:
+    """Give what each file of the snapshot holds, by its path relative to the pipeline's directory."""
     with_input = [step for step in steps if step.input_batch_size is not None]
     last = {step.name: _describe_batch(step, step.records[-1] if step.records else None) for step in steps}
-    _write(
-        fs,
-        layout.batch_manager_file(pipeline_signature),
-        {
-            "steps": {step.name: layout.batch_manager_step_name(step.name) for step in with_input},
-            "last_batch_received": last,
-            "last_batch_sent": last,
-            "last_batch_flag_sent_to": [],
-            "type_info": {"module": _MODULE, "name": "BatchManagerSnapshot"},
-        },
-    )
-    for step in with_input:
-        content = _describe_step(step)
-        _write(fs, layout.batch_manager_step_file(pipeline_signature, step.name), content)
-
-
-def _write(fs: CacheFileSystem, path: str, content: dict[str, Any]) -> None:
-    fs.write_bytes(path, json.dumps(content, indent=2).encode())
+    manager = {
+        "steps": {step.name: layout.batch_manager_step_name(step.name) for step in with_input},
+        "last_batch_received": last,
+        "last_batch_sent": last,
+        "last_batch_flag_sent_to": [],
+        "type_info": {"module": _MODULE, "name": "BatchManagerSnapshot"},
+    }
+    described = {layout.batch_manager_step_name(step.name): _describe_step(step) for step in with_input}
+    return {layout.BATCH_MANAGER_FILE: manager, **described}
 
 
 def _describe_batch(step: StepSnapshot, record: BatchRecord | None) -> BatchSnapshot | None:

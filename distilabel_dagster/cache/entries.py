@@ -54,7 +54,9 @@ def list_entries(fs: CacheFileSystem, path: str) -> list[Entry]:
             f"{full} can't be listed: {error.strerror or error}. Check its permissions, and that it's a directory.",
             path=str(full),
         ) from error
-    return [Entry(name, _kind_of(info.st_mode), is_temporary(name), info.st_mtime) for name, info in sorted(found)]
+    return [
+        Entry(name, _kind_of(info.st_mode), is_temporary(name), info.st_mtime) for name, info in sorted(found)
+    ]
 
 
 def _kind_of(mode: int) -> EntryKind:

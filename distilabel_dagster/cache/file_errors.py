@@ -4,7 +4,9 @@ import contextlib
 import errno
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
+
+from typing_extensions import Self
 
 from distilabel_dagster.errors import CacheDirectoryError, CacheError, CacheFullError
 
@@ -46,6 +48,45 @@ def explained(action: str, path: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) and action not in _WRITES:
             raise
         raise _build_error(action, path, error) from error
+
+
+class ExplainedFile:
+    """A file open for reading, which may fail at any moment; a context manager that closes it.
+
+    Args:
+        file: the file.
+        path: where it is, as one tells a user.
+    """
+
+    def __init__(self, file: Any, path: str) -> None:
+        self._file = file
+        self._path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it's closed."""
+        return bool(self._file.closed)
+
+    def tell(self) -> int:
+        """Give the position, in bytes from the beginning."""
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position; give it, in bytes from the beginning."""
+        with explained("read", self._path):
+            return int(self._file.seek(offset, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes, or fewer where the file ends."""
+        with explained("read", self._path):
+            content: bytes = self._file.read(size)
+            return content
 
 
 def _build_error(action: str, path: str, error: Exception) -> CacheError:

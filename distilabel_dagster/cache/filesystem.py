@@ -4,7 +4,6 @@ import contextlib
 import datetime as dt
 import itertools
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,20 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from distilabel_dagster.base.fault_points import reach
-from distilabel_dagster.cache.file_errors import explained
-from distilabel_dagster.cache.local_files import Commit, LocalFiles, fence, is_temporary
+from distilabel_dagster.cache.confinement import check_links, check_relative, check_url
+from distilabel_dagster.cache.file_errors import ExplainedFile, explained
+from distilabel_dagster.cache.local_files import (
+    Commit,
+    LocalFiles,
+    fence,
+    is_temporary,
+    iter_files,
+    open_file,
+)
 from distilabel_dagster.errors import CacheDirectoryError, DamagedFileError, StepInUseError
 
+_PROBE: Final = ".probe"
+_UNFINISHED_FOR_S: Final = 60.0
 _FLAT: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"})
 _UNKNOWN_TO_STORE: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
@@ -49,19 +58,20 @@ class CacheFileSystem:
         storage_options: passed to fsspec, such as credentials or an endpoint.
 
     Raises:
-        CacheDirectoryError: no such protocol, or its driver isn't installed.
+        CacheDirectoryError: no such protocol, its driver isn't installed, or the URL holds a password.
     """
 
     def __init__(self, url: str | Path, storage_options: Mapping[str, Any] | None = None) -> None:
         text = str(url)
         options = dict(storage_options or {})
+        check_url(text)
         try:
             self._fs: Any
             if "://" not in text:
                 self._fs, self.root = fsspec.filesystem("file"), str(Path(text).expanduser().absolute())
             else:
                 self._fs, self.root = url_to_fs(text, **options)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError, RuntimeError) as error:
             raise CacheDirectoryError(
                 f"The cache directory `{text}` can't be used: {error}. Give a local path or an fsspec URL whose "
                 "driver is installed (for S3: `pip install 'distilabel-dagster[s3]'`).",
@@ -82,7 +92,11 @@ class CacheFileSystem:
         """Absolute path or URL of `path`, for messages and metadata."""
         return f"{self.url}/{path}" if path else self.url
 
-    def _path(self, path: str) -> str:
+    def _path(self, path: str, *, follows_last: bool = True) -> str:
+        """The path as the file system below takes it; checked to lead nowhere else."""
+        check_relative(path)
+        if self.is_local:
+            check_links(self.root, path, follows_last=follows_last)
         return f"{self.root}/{path}" if path else self.root
 
     def read_bytes(self, path: str) -> bytes:
@@ -95,22 +109,25 @@ class CacheFileSystem:
         try:
             with explained("read", self.full_path(path)):
                 if self.is_local:
-                    return Path(self._path(path)).read_bytes()
+                    with open_file(self._path(path)) as file:
+                        return file.read()
                 content: bytes = self._fs.cat_file(self._path(path))
                 return content
         except CacheDirectoryError as error:
             raise DamagedFileError(str(error), path=self.full_path(path)) from error
 
-    def open_input(self, path: str) -> Any:
-        """Open a file for reading at any position; a context manager.
+    def open_input(self, path: str) -> ExplainedFile:
+        """Open a file for reading at any position; a context manager, whose own errors are of this package too.
 
         Raises:
             FileNotFoundError: there is none.
+            CacheDirectoryError: it's no file, or one that may not be read.
         """
-        with explained("read", self.full_path(path)):
+        full = self.full_path(path)
+        with explained("read", full):
             if self.is_local:
-                return Path(self._path(path)).open("rb")
-            return self._fs.open(self._path(path), "rb")
+                return ExplainedFile(open_file(self._path(path)), full)
+            return ExplainedFile(self._fs.open(self._path(path), "rb"), full)
 
     def write_bytes(
         self, path: str, content: bytes, *, is_new: bool = False, commit: Commit = contextlib.nullcontext
@@ -132,7 +149,7 @@ class CacheFileSystem:
         """
         with explained("written", self.full_path(path)):
             if self.is_local:
-                self._local.write(self._path(path), content, commit)
+                self._local.write(self._path(path, follows_last=False), content, commit)
                 return
             self._make_parents(path)
             with commit():
@@ -203,9 +220,11 @@ class CacheFileSystem:
             if not self.is_local:
                 self._make_parents(target)
                 with commit():
+                    reach("put.sending", target)
                     self._fs.cp_file(self._path(source), self._path(target))
+                reach("put.sent", target)
                 return
-            self._local.link(self._path(source), self._path(target), commit)
+            self._local.link(self._path(source), self._path(target, follows_last=False), commit)
 
     def is_same_file(self, source: str, target: str) -> bool:
         """Tell whether `target` already is what `link(source, target)` would make."""
@@ -253,25 +272,33 @@ class CacheFileSystem:
     def list_files(self, path: str) -> list[FileInfo]:
         """Describe all files below a directory, by path, temporary files left out; none where there is no directory."""
         with explained("listed", self.full_path(path)):
-            if not self.is_local:
-                self._fs.invalidate_cache()
-            try:
-                found = self._fs.find(self._path(path), detail=True)
-            except FileNotFoundError:
-                return []
+            if self.is_local:
+                found = {each: (info.st_size, info.st_mtime) for each, info in iter_files(self._path(path))}
+            else:
+                found = self._find(path)
         return [
-            FileInfo(each.removeprefix(self.root).lstrip("/"), int(info.get("size") or 0), _modified(info))
-            for each, info in sorted(found.items())
+            FileInfo(each.removeprefix(self.root).lstrip("/"), size_bytes, modified_at)
+            for each, (size_bytes, modified_at) in sorted(found.items())
             if not is_temporary(each.rpartition("/")[2])
         ]
+
+    def _find(self, path: str) -> dict[str, tuple[int, float]]:
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(self._path(path), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {each: (int(info.get("size") or 0), _modified(info)) for each, info in found.items()}
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
         with explained("removed", self.full_path(path)), contextlib.suppress(FileNotFoundError):
             if self.is_local:
-                self._local.remove(self._path(path))
+                self._local.remove(self._path(path, follows_last=False))
             else:
+                reach("put.sending", path)
                 self._fs.rm_file(self._path(path))
+                reach("put.sent", path)
 
     def remove_all(self) -> None:
         """Remove the root directory with all that's in it; nothing happens where there is none."""
@@ -287,7 +314,9 @@ class CacheFileSystem:
         )
         with explained("set aside", self.full_path(path)):
             if self.is_local:
-                self._local.rename(self._path(path), self._path(target))
+                self._local.rename(
+                    self._path(path, follows_last=False), self._path(target, follows_last=False)
+                )
             else:
                 self._fs.mv(self._path(path), self._path(target), recursive=True)
         return target
@@ -318,9 +347,9 @@ class CacheFileSystem:
             CacheDirectoryError: it can't be made or written; said before any work.
             CacheFullError: no space is left.
         """
-        probe = f".{os.getpid()}-{secrets.randbits(48)}.probe"
-        self.write_bytes(probe, b"")
-        self.remove(probe)
+        self.remove_temporary_files("", older_than_s=_UNFINISHED_FOR_S)
+        self.write_bytes(_PROBE, b"")  # one name for all runs: what a killed one left goes with the next
+        self.remove(_PROBE)
 
 
 def _store_code(error: Exception) -> str:

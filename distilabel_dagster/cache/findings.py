@@ -50,6 +50,7 @@ class Verification:
         steps: steps' directories looked at.
         parts: parts read.
         rows: rows in the parts that can be used.
+        answers_needed: answers of models that one step's rows were made of, of the step with the most.
         answers: answers of models in the ledger.
         findings: in the order in which they were come upon.
     """
@@ -58,6 +59,7 @@ class Verification:
     steps: int = 0
     parts: int = 0
     rows: int = 0
+    answers_needed: int = 0
     answers: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -69,9 +71,6 @@ class Verification:
 
 def compare(before: list[Finding], after: list[Finding]) -> list[Finding]:
     """Put together what was found before a repair and after it: what's gone was repaired."""
-    left = {(each.path, each.kind): each for each in after}
-    known = {(each.path, each.kind) for each in before}
-    told = [
-        left.get((each.path, each.kind)) or replace(each, is_repaired=True, remedy="") for each in before
-    ]
-    return told + [each for each in after if (each.path, each.kind) not in known]
+    left = {(each.path, each.kind, each.problem) for each in after}
+    gone = [each for each in before if (each.path, each.kind, each.problem) not in left]
+    return [replace(each, is_repaired=True, remedy="") for each in gone] + after

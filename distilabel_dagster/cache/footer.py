@@ -2,18 +2,24 @@
 
 import base64
 import json
+import reprlib
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import pyarrow as pa
 
+from distilabel_dagster.base.json_data import load_json
 from distilabel_dagster.batch import DIGEST_BYTES, BatchRecord, Source
+from distilabel_dagster.cache.extension_types import check_schema_message
 
 FOOTER_KEY = b"distilabel_dagster"
 FOOTER_FORMAT = 2
+_READ_FORMATS: Final = (1, FOOTER_FORMAT)
 CHECKSUMS_BEGIN = b'{"checksums":"'
 """How a footer begins. What follows is 16 digits, zeros until `part_file` knows them."""
 _ABSURD = 2**63
+_MOST_BYTES: Final = 100 * 1000 * 1000
+"""As much text as Arrow reads in a footer."""
 
 
 class BatchEntry(TypedDict, total=False):
@@ -95,18 +101,20 @@ def decode_footer(content: bytes, step_name: str, signature: str, part: int) -> 
         ValueError: it's no footer of that step, in a form that this version knows; the message says what's wrong.
     """
     try:
-        footer: Any = json.loads(content)
-    except RecursionError as error:
-        raise ValueError("its footer is nested too deeply") from error
-    if not isinstance(footer, dict) or footer.get("format") != FOOTER_FORMAT:
+        # What went wrong with a row is kept as it was said, halves of characters included.
+        footer: Any = load_json(content, most_bytes=_MOST_BYTES, allows_surrogates=True)
+    except ValueError as error:
+        raise ValueError(f"its footer can't be read: {error}") from error
+    if not isinstance(footer, dict) or footer.get("format") not in _READ_FORMATS:
         found = footer.get("format") if isinstance(footer, dict) else footer
-        raise ValueError(f"its footer has the format {found!r}, expected {FOOTER_FORMAT}")
+        raise ValueError(f"its footer has the format {reprlib.repr(found)}, expected {FOOTER_FORMAT}")
     if (footer.get("step_name"), footer.get("signature")) != (step_name, signature):
         raise ValueError(
-            f"it belongs to step {footer.get('step_name')!r} with signature {footer.get('signature')!r}"
+            f"it belongs to step {reprlib.repr(footer.get('step_name'))} with signature "
+            f"{reprlib.repr(footer.get('signature'))}"
         )
     try:
-        schemas = [pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(schema))) for schema in footer["schemas"]]
+        schemas = [_decode_schema(schema) for schema in footer["schemas"]]
         records, row_offset = [], 0
         for entry in footer["batches"]:
             record = _decode_entry(entry, schemas)
@@ -115,6 +123,15 @@ def decode_footer(content: bytes, step_name: str, signature: str, part: int) -> 
     except (KeyError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"its footer is damaged ({type(error).__name__}: {error})") from error
     return records
+
+
+def _decode_schema(text: str) -> pa.Schema:
+    message = bytes.fromhex(text)
+    check_schema_message(message)
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(message))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"a schema in its footer is damaged ({error})") from error
 
 
 def _decode_entry(entry: Any, schemas: list[pa.Schema]) -> BatchRecord:
@@ -155,5 +172,5 @@ def _decode_source(values: Any) -> Source:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < _ABSURD:
-        raise ValueError(f"its footer holds {value!r} where a count belongs")
+        raise ValueError(f"its footer holds {reprlib.repr(value)} where a count belongs")
     return value

@@ -101,8 +101,8 @@ def _read_signatures(section: Any, signature: str) -> dict[str, str]:
 def _read_fields(steps: Any) -> dict[str, Mapping[str, Any]]:
     """Step -> its fields."""
     found: dict[str, Mapping[str, Any]] = {}
-    for entry in _list(steps, "`pipeline.steps`"):
-        entry = _mapping(entry, "a step")  # noqa: PLW2901
+    for each in _list(steps, "`pipeline.steps`"):
+        entry = _mapping(each, "a step")
         name = _text(entry.get("name"), "a step's name")
         if name in found:
             raise ValueError(f"it has two steps called `{name}`")
@@ -112,8 +112,8 @@ def _read_fields(steps: Any) -> dict[str, Mapping[str, Any]]:
 
 def _read_edges(connections: Any, known: Mapping[str, Any]) -> list[tuple[str, str]]:
     edges = []
-    for entry in _list(connections, "`pipeline.connections`"):
-        entry = _mapping(entry, "a connection")  # noqa: PLW2901
+    for each in _list(connections, "`pipeline.connections`"):
+        entry = _mapping(each, "a connection")
         targets = _list(entry.get("to"), "a connection's `to`")
         edges += [(_known(entry.get("from"), known), _known(target, known)) for target in targets]
     return edges
@@ -143,6 +143,8 @@ def _build_steps(
         size = values.get("input_batch_size")
         if before[name] and not (type(size) is int and size > 0):
             raise ValueError(f"step `{name}` has the input_batch_size {size!r}, expected a count of rows")
+        if size is not None and not before[name]:
+            raise ValueError(f"step `{name}` takes batches, and there's no step that it follows")
         found.append(
             FrozenStep(
                 name=name,
@@ -164,13 +166,13 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 def _list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{what} is {_told(value)}, expected a list")  # noqa: TRY004
+        raise ValueError(f"{what} is {_told(value)}, expected a list")  # noqa: TRY004 (it's data that is wrong, not a caller)
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{what} is {_told(value)}, expected text")  # noqa: TRY004
+        raise ValueError(f"{what} is {_told(value)}, expected text")  # noqa: TRY004 (it's data that is wrong, not a caller)
     return value
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distilabel_dagster.base.signature import is_signature
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.frozen_pipeline import parse_frozen
 from distilabel_dagster.cache.pipeline_cache import read_pipeline_file
 from distilabel_dagster.cache.step_store import StepStore, count_failed_rows
 from distilabel_dagster.errors import CacheError
@@ -23,6 +23,7 @@ class StepEntry:
         batches: committed batches.
         failed_rows: committed rows that failed.
         is_complete: whether its last batch is committed.
+        problem: why not all that's in its directory can be read; None where it can.
     """
 
     name: str
@@ -31,6 +32,7 @@ class StepEntry:
     batches: int
     failed_rows: int
     is_complete: bool
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +72,26 @@ def list_pipelines(cache_dir: str, storage_options: Mapping[str, Any] | None = N
 def describe_pipeline(fs: CacheFileSystem, signature: str) -> PipelineEntry:
     """Describe one pipeline of a cache; nothing is written."""
     try:
-        content = read_pipeline_file(fs, signature)
+        frozen = parse_frozen(read_pipeline_file(fs, signature), signature)
     except (FileNotFoundError, CacheError) as error:
         return PipelineEntry(signature, "", (), (), problem=str(error))
-    signatures = (content.get("signatures") or {}).get("steps") or {}
-    steps = tuple(
-        _describe_step(fs, str(name), str(each))
-        for name, each in signatures.items()
-        if is_signature(str(each))
-    )
-    followed = {str(entry.get("from")) for entry in content["pipeline"].get("connections") or []}
-    leaves = tuple(step.name for step in steps if step.name not in followed)
-    return PipelineEntry(signature, str(content["pipeline"].get("name") or ""), steps, leaves)
+    steps = tuple(_describe_step(fs, step.name, step.signature) for step in frozen.steps)
+    return PipelineEntry(signature, frozen.name, steps, frozen.leaf_steps)
 
 
 def _describe_step(fs: CacheFileSystem, name: str, signature: str) -> StepEntry:
     store = StepStore(fs, name, signature)
-    store.open()
+    try:
+        store.open()
+        problem = store.problem
+    except CacheError as error:
+        problem = str(error)
     return StepEntry(
         name=name,
         signature=signature,
         rows=sum(record.size for record in store.records),
         batches=len(store.records),
         failed_rows=count_failed_rows(store.records),
-        is_complete=store.is_complete,
+        is_complete=store.is_complete and problem is None,
+        problem=problem,
     )

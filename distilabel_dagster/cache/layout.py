@@ -16,11 +16,13 @@ DATA_DIR: Final = "data"
 STEPS_DATA_DIR: Final = "steps_data"
 COMPLETE_FILE: Final = "complete.json"
 LEDGER_FILE: Final = "ledger.sqlite"
+LEDGER_FILES: Final = (LEDGER_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("-wal", "-shm", "-journal")))
+"""The ledger, and what SQLite keeps beside it."""
 SET_ASIDE_SUFFIX: Final = ".set-aside"
 DAMAGED_SUFFIX: Final = ".damaged"
 """Of a mark beside a part whose footer is whole and whose rows couldn't be read."""
 
-_PART = re.compile(r"(\d{5,})\.parquet")
+_PART = re.compile(r"([0-9]{5,15})\.parquet")
 
 
 def part_name(number: int) -> str:
@@ -29,9 +31,13 @@ def part_name(number: int) -> str:
 
 
 def part_number(name: str) -> int | None:
-    """The number in a part's file name, or None for any other file."""
+    """The number in a part's file name, or None for any other file.
+
+    A number has one name, or a stranger's `000001.parquet` would be a second part 1.
+    """
     match = _PART.fullmatch(name)
-    return int(match.group(1)) if match else None
+    number = int(match.group(1)) if match else None
+    return number if number is not None and name == part_name(number) else None
 
 
 def step_dir(step: str, signature: str) -> str:

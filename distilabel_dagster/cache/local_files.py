@@ -5,12 +5,14 @@ import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from distilabel_dagster.base.directories import make_directory, sync_directory
 from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.errors import StepInUseError
 
@@ -45,7 +47,7 @@ class LocalFiles:
         temporary = _temporary_name(path)
         self._make_parents(path)
         with _removed_on_error(temporary):
-            with open(temporary, "xb") as file:  # noqa: PTH123 (the same as Path.open, without building the Path)
+            with open(temporary, "xb") as file:
                 reach("file.opened", path)
                 file.write(content)
                 reach("file.written", path)
@@ -54,15 +56,15 @@ class LocalFiles:
             reach("file.synced", path)
             with commit():
                 reach("file.fenced", path)
-                os.replace(temporary, path)  # noqa: PTH105 (atomic on POSIX and Windows alike, with plain strings)
+                os.replace(temporary, path)
         reach("file.renamed", path)
-        sync_directory(os.path.dirname(path))  # noqa: PTH120
+        sync_directory(os.path.dirname(path))
         reach("file.done", path)
 
     def append(self, path: str, content: bytes) -> None:
-        """Add to the end of a file; a crash may cut the last line off."""
+        """Add to the end of a file; a crash may cut the last line off. A link isn't followed: it may lead anywhere."""
         self._make_parents(path)
-        with open(path, "ab") as file:  # noqa: PTH123
+        with open(path, "ab", opener=_open_own) as file:
             file.write(content)
 
     def link(self, source: str, target: str, commit: Commit = contextlib.nullcontext) -> None:
@@ -78,10 +80,10 @@ class LocalFiles:
             return
         reach("link.made", target)
         with _removed_on_error(temporary), commit():
-            os.replace(temporary, target)  # noqa: PTH105
+            os.replace(temporary, target)
         # Where both names were of one file already, the rename does nothing and leaves both.
         Path(temporary).unlink(missing_ok=True)
-        sync_directory(os.path.dirname(target))  # noqa: PTH120
+        sync_directory(os.path.dirname(target))
         reach("link.done", target)
 
     def remove(self, path: str) -> None:
@@ -89,14 +91,14 @@ class LocalFiles:
         reach("file.removing", path)
         with contextlib.suppress(FileNotFoundError):
             Path(path).unlink()
-            sync_directory(os.path.dirname(path))  # noqa: PTH120
+            sync_directory(os.path.dirname(path))
         reach("file.removed", path)
 
     def rename(self, path: str, target: str) -> None:
         """Give a file another name in its directory."""
         reach("file.setting_aside", path)
         Path(path).rename(target)
-        sync_directory(os.path.dirname(target))  # noqa: PTH120
+        sync_directory(os.path.dirname(target))
         reach("file.set_aside", path)
 
     def remove_temporary(self, directory: str, older_than_s: float) -> None:
@@ -110,49 +112,47 @@ class LocalFiles:
 
     def _make_parents(self, path: str) -> None:
         """Make the directories above a file, and see to it that the disk has their names; once for each is enough."""
-        directory = os.path.dirname(path)  # noqa: PTH120
-        if directory in self._durable and os.path.isdir(directory):  # noqa: PTH112
+        directory = os.path.dirname(path)
+        if directory in self._durable and os.path.isdir(directory):
             return
         made = make_directory(directory)
         if directory.startswith(self._root) and not made:
             # Another process may have made them a moment ago, and not come to flush them.
             above = directory
             while above != self._root:
-                above = os.path.dirname(above)  # noqa: PTH120
+                above = os.path.dirname(above)
                 sync_directory(above)
         self._durable.add(directory)
 
 
-def make_directory(directory: str) -> bool:
-    """Make a directory and those above it, their names on the disk; tell whether there was anything to make."""
-    missing = []
-    above = directory
-    while not os.path.isdir(above):  # noqa: PTH112
-        missing.append(above)
-        above = os.path.dirname(above)  # noqa: PTH120
-        if above == missing[-1]:
-            break
-    for each in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(each)  # noqa: PTH102
-        sync_directory(os.path.dirname(each))  # noqa: PTH120
-    if missing:
-        os.makedirs(directory, exist_ok=True)  # noqa: PTH103 (raises where a file is in the way)
-    return bool(missing)
+def open_file(path: str) -> BinaryIO:
+    """Open a file for reading; what's no regular file raises as a directory does, instead of waiting at a pipe for ever."""
+    return open(path, "rb", opener=_open_at_once)
 
 
-def sync_directory(directory: str) -> None:
-    """Have the disk keep the names in a directory."""
-    if os.name != "posix":
-        return
-    try:
-        handle = os.open(directory, os.O_RDONLY)
-    except PermissionError:
-        return  # one may make names in a directory that one may not list
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _open_own(path: str, flags: int) -> int:
+    return _open_at_once(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    raise IsADirectoryError(
+        errno.EISDIR, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "Not a regular file", path
+    )
+
+
+def iter_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Go through the regular files below a directory; links, which may lead anywhere or in circles, are left out."""
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                info = os.lstat(f"{place}/{name}")
+                if stat.S_ISREG(info.st_mode):
+                    yield f"{place}/{name}", info
 
 
 @contextlib.contextmanager
@@ -202,7 +202,7 @@ def _build_fence_error(directory: str, inode: int) -> StepInUseError:
         f"{directory} can't be written: {who} is in the middle of writing there and doesn't come on, so it's paused or "
         "its disk hangs. Let it go on (`kill -CONT`) or end it, then start this run again.",
         path=directory,
-        key=os.path.basename(directory),  # noqa: PTH119
+        key=os.path.basename(directory),
         host=None,
         pid=pid,
         since=None,

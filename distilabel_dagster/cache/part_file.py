@@ -2,7 +2,8 @@
 
 Parquet itself notices a flipped bit only where it makes the file unreadable. So the footer's JSON begins with two
 CRC-32: one over all that stands before Parquet's footer, then one over that footer, in which its own digits count as
-zeros. The second is enough to trust what's said of the batches, and is checked without reading the rows.
+zeros. The second is enough to trust what's said of the batches, and is checked without reading the rows. Parts of the
+first layout have none, and are read as they are.
 """
 
 import io
@@ -16,11 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilabel_dagster.cache.footer import CHECKSUMS_BEGIN, FOOTER_KEY
+from distilabel_dagster.cache.parquet_reading import (
+    check_parquet_footer,
+    check_schema,
+    is_readable,
+    may_exceed_free,
+    read_parquet,
+)
 
 _MAGIC: Final = b"PAR1"
 _TAIL_BYTES: Final = 64 * 1024
 _DIGITS: Final = 8
 _CHECKSUMS: Final = re.compile(re.escape(CHECKSUMS_BEGIN) + rb"([0-9a-f]{%d})" % (2 * _DIGITS))
+_WITHOUT_CHECKSUMS: Final = b'{"format":1,"step_name":'
 _COMPRESSION: Final = "zstd"
 
 
@@ -46,13 +55,9 @@ def encode_part(table: pa.Table, footer: bytes) -> tuple[bytes, bytes]:
         table: the rows.
         footer: what `encode_footer` gave.
     """
-    sink = io.BytesIO()
-    # Parquet's own name for a list's items would make the schema read differ from the one written.
-    with pq.ParquetWriter(
-        sink, table.schema, compression=_COMPRESSION, use_compliant_nested_type=False
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({FOOTER_KEY: footer})
+    sink = _write_parquet(table, footer, is_small=True)
+    if may_exceed_free(table) and not is_readable(sink.getvalue()):
+        sink = _write_parquet(table, footer, is_small=False)
     buffer = sink.getbuffer()
     start = _footer_start(buffer)
     place = _find_checksums(buffer[start:])
@@ -64,6 +69,22 @@ def encode_part(table: pa.Table, footer: bytes) -> tuple[bytes, bytes]:
     return sink.getvalue(), footer.replace(b"0" * len(digits), digits, 1)
 
 
+def _write_parquet(table: pa.Table, footer: bytes, *, is_small: bool) -> io.BytesIO:
+    """Write a table; where it's not to be small, each value as it is, since readers refuse files that grow too much."""
+    sink = io.BytesIO()
+    # Parquet's own name for a list's items would make the schema read differ from the one written.
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression=_COMPRESSION if is_small else "none",
+        use_dictionary=is_small,
+        use_compliant_nested_type=False,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({FOOTER_KEY: footer})
+    return sink
+
+
 def read_part(content: bytes) -> tuple[pa.Table, bytes]:
     """Read the rows of a part of ours, and its footer's JSON.
 
@@ -72,8 +93,7 @@ def read_part(content: bytes) -> tuple[pa.Table, bytes]:
         pa.ArrowException: the same, as Arrow found it.
     """
     check_part(content)
-    with pq.ParquetFile(pa.BufferReader(content)) as parquet:
-        table = parquet.read()
+    table = read_parquet(content)
     footer = (table.schema.metadata or {}).get(FOOTER_KEY, b"")
     return table.replace_schema_metadata(None), footer
 
@@ -87,7 +107,7 @@ def check_part(content: bytes) -> None:
     view = memoryview(content)
     start = _footer_start(view)
     expected = _check_footer(view[start:])
-    if zlib.crc32(view[:start]) != expected:
+    if expected is not None and zlib.crc32(view[:start]) != expected:
         raise ValueError("its rows aren't as they were written: their checksum differs")
 
 
@@ -117,8 +137,10 @@ def read_part_footer(file: Any) -> PartFooter:
     if length > len(tail):
         tail = _read_tail(file, size, length)
     _check_footer(memoryview(tail)[-length:])
+    check_parquet_footer(tail)
     with pq.ParquetFile(pa.BufferReader(tail)) as parquet:
         metadata, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
+    check_schema(schema, metadata.num_rows)
     return PartFooter(schema, metadata.num_rows, (metadata.metadata or {}).get(FOOTER_KEY, b""))
 
 
@@ -142,8 +164,10 @@ def _footer_length(end: bytes | memoryview, size: int) -> int:
     return length
 
 
-def _check_footer(footer: memoryview) -> int:
-    """Check a footer against its own checksum; give the one over what stands before it."""
+def _check_footer(footer: memoryview) -> int | None:
+    """Check a footer against its own checksum; give the one over what stands before it, None in the first layout."""
+    if _WITHOUT_CHECKSUMS in bytes(footer) and _CHECKSUMS.search(footer) is None:
+        return None
     place = _find_checksums(footer)
     own = place + _DIGITS
     found = zlib.crc32(footer[own + _DIGITS :], zlib.crc32(b"0" * _DIGITS, zlib.crc32(footer[:own])))

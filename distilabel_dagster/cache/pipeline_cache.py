@@ -1,5 +1,6 @@
 """One pipeline's place in the cache: its directory, and the stores of its steps."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,11 +14,13 @@ from distilabel_dagster.base.yaml_data import dump_yaml, load_yaml
 from distilabel_dagster.batch import Batch, BatchRecord
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.frozen_pipeline import parse_frozen
 from distilabel_dagster.cache.step_store import StepStore, count_failed_rows, describe_schema
 from distilabel_dagster.cache.tables import EMPTY_TABLE
 from distilabel_dagster.errors import CacheError, DamagedFileError, IncompleteRunError
 
 _MARKER_FORMAT: Final = 1
+_UNFINISHED_FOR_S: Final = 60.0
 
 
 class CompleteMarker(TypedDict):
@@ -60,7 +63,13 @@ class PipelineCache:
         return self.fs.full_path(layout.data_dir(self.signature))
 
     def write_pipeline_file(self, content: dict[str, Any]) -> None:
-        """Freeze the pipeline as `pipeline.yaml`, unless it's there already with the same content."""
+        """Freeze the pipeline as `pipeline.yaml`, unless it's there already with the same content.
+
+        What killed runs left unfinished in the pipeline's directory is removed, when it's older than a minute: runs that
+        have nothing to compute write there beside others.
+        """
+        for directory in (self.signature, f"{self.signature}/{layout.BATCH_MANAGER_STEPS_DIR}"):
+            self.fs.remove_temporary_files(directory, older_than_s=_UNFINISHED_FOR_S)
         text = dump_yaml(content).encode()
         path = layout.pipeline_file(self.signature)
         try:
@@ -79,6 +88,11 @@ class PipelineCache:
             IncompleteRunError: the last batch isn't committed.
         """
         return seal_store(self.stores[name])
+
+    def is_sealed(self, name: str) -> bool:
+        """Tell whether a step is finished, so that `seal_step` would write nothing about it."""
+        store = self.stores[name]
+        return store.is_complete and read_marker(store) == _describe(store)
 
     def read_marker(self, name: str) -> CompleteMarker | None:
         """Read a step's `complete.json`; None if there's none, or none that can be read."""
@@ -103,7 +117,8 @@ def seal_store(store: StepStore) -> CompleteMarker:
     reach("seal.united", store.step_name)
     store.show_all()
     reach("seal.shown", store.step_name)
-    marker = build_marker(store.step_name, store.signature, store.records, store.schema)
+    store.remove_unfinished(older_than_s=_UNFINISHED_FOR_S)
+    marker = _describe(store)
     if read_marker(store) != marker:
         store.write_beside(layout.COMPLETE_FILE, json.dumps(marker, indent=2).encode())
     reach("seal.done", store.step_name)
@@ -129,6 +144,10 @@ def build_marker(
     }
 
 
+def _describe(store: StepStore) -> CompleteMarker:
+    return build_marker(store.step_name, store.signature, store.records, store.schema)
+
+
 def read_marker(store: StepStore) -> CompleteMarker | None:
     """Read a step's `complete.json`; None if there's none, or none that can be read."""
     try:
@@ -139,6 +158,14 @@ def read_marker(store: StepStore) -> CompleteMarker | None:
         return None
     known: CompleteMarker = marker  # type: ignore[assignment]  # the format number says it's this
     return known
+
+
+def note_damage(stores: Iterable[StepStore]) -> None:
+    """Read all rows of some steps: a part that can't be read is marked, so that the next run computes its batches again."""
+    for store in stores:
+        with contextlib.suppress(CacheError):
+            store.open()
+            store.read_all()
 
 
 def write_rows(store: StepStore, tables: Iterable[pa.Table]) -> CompleteMarker:
@@ -171,20 +198,23 @@ def read_pipeline_file(fs: CacheFileSystem, signature: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the cache has no such pipeline.
-        DamagedFileError: the file is no mapping in YAML.
+        DamagedFileError: the file is no YAML, or doesn't hold that pipeline.
     """
     path = layout.pipeline_file(signature)
     try:
         content = load_yaml(fs.read_bytes(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedFileError(
             f"{fs.full_path(path)} is no YAML: {error}. It's written again by the next run of its pipeline.",
             path=fs.full_path(path),
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("pipeline"), dict):
+    try:
+        parse_frozen(content, signature)
+    except ValueError as error:
         raise DamagedFileError(
-            f"{fs.full_path(path)} holds no pipeline: expected a mapping with `pipeline`. It's written again by the "
-            "next run of its pipeline.",
+            f"{fs.full_path(path)} doesn't hold the pipeline {signature}: {error}. It's written again by the next run of "
+            "that pipeline.",
             path=fs.full_path(path),
-        )
-    return content
+        ) from error
+    known: dict[str, Any] = content
+    return known

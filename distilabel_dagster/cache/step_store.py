@@ -23,7 +23,7 @@ from distilabel_dagster.errors import CacheError, DamagedFileError
 
 _logger = logging.getLogger("distilabel_dagster.cache")
 _OPEN_PARTS: Final = 2
-_PART_BYTES: Final = 64 * 1024 * 1024
+_PART_BYTES: Final = 16 * 1024 * 1024
 _DAMAGED: Final = (OSError, ValueError, pa.ArrowException)
 
 
@@ -43,6 +43,7 @@ class StepStore:
     Attributes:
         records: the committed batches in order.
         has_lost_parts: whether a part was set aside, now or before.
+        problem: which part is the first that can't be used, and why; None where all can be.
         guard: raises if this process isn't the one that may write any more. Each change is made right after it, behind
             a fence that keeps other processes out: one that is paused at any moment, and wakes up when another has taken
             its lease over, changes nothing.
@@ -65,6 +66,7 @@ class StepStore:
         self._parts: dict[int, _Part] = {}
         self.records: list[BatchRecord] = []
         self.has_lost_parts = False
+        self.problem: str | None = None
         self._schema: pa.Schema | None = None
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._reading = threading.RLock()
@@ -110,11 +112,12 @@ class StepStore:
         self.has_lost_parts = any(layout.SET_ASIDE_SUFFIX in name for name in names)
         numbers = sorted(number for name in names if (number := layout.part_number(name)) is not None)
         if for_writing:
-            for directory in filter(None, (self.path, self._shown_in)):
-                self.fs.remove_temporary_files(directory)
+            self.remove_unfinished()
         for number in numbers:
             mark = f"{layout.part_name(number)}{layout.DAMAGED_SUFFIX}"
             problem = "its rows couldn't be read" if mark in names else self._open_part(number)
+            if problem and self.problem is None:
+                self.problem = f"{self.fs.full_path(self.part_file(number))} can't be used: {problem}"
             if problem and for_writing:
                 self.has_lost_parts = True
                 with self._committing():
@@ -133,7 +136,7 @@ class StepStore:
     def _open_part(self, number: int) -> str | None:
         """Take a part in; give what's wrong with it, if anything is."""
         if number != len(self._parts) + 1:
-            return f"part {len(self._parts) + 1} before it is missing"
+            return f"{layout.part_name(len(self._parts) + 1)} before it is missing"
         try:
             part = self._read_footer(number)
         except _DAMAGED as error:
@@ -230,7 +233,9 @@ class StepStore:
             table = self._read_part(self.records[seq_no].part)
             record = self.records[seq_no]
         table = table.slice(record.row_offset, record.size)
-        return table if record.schema is None else narrow_table(table, record.schema)
+        if record.schema is None:
+            return table
+        return narrow_table(table, record.schema, self.fs.full_path(self.part_file(record.part)))
 
     def _read_part(self, number: int) -> pa.Table:
         table = self._tables.get(number)
@@ -252,6 +257,12 @@ class StepStore:
             while len(self._tables) > _OPEN_PARTS:
                 self._tables.popitem(last=False)
         return table
+
+    def close_parts(self) -> None:
+        """Give back the memory of parts that were read, unless someone is reading now; never waits."""
+        if self._reading.acquire(blocking=False):
+            self._tables.clear()
+            self._reading.release()
 
     def _load_part(self, number: int) -> tuple[pa.Table, bytes]:
         """Read a part; one that can't be is noted, since its footer may look whole to the next run."""
@@ -287,7 +298,10 @@ class StepStore:
             if left <= 0:
                 break
             with self._reading:
+                is_open = number in self._tables
                 table = self._read_part(number).slice(0, left)
+                if not is_open:
+                    del self._tables[number]  # who asks for a few rows is done with it
             tables.append(widen_table(table, schema, self.step_name))
             left -= table.num_rows
         return pa.concat_tables(tables) if tables else EMPTY_TABLE
@@ -320,6 +334,11 @@ class StepStore:
                 self._remove(f"{self._shown_in}/{layout.part_name(number)}")
         self._forget()
 
+    def remove_unfinished(self, older_than_s: float = 0.0) -> None:
+        """Remove files that a killed process had begun to write, as far as they're older; 0 is for the one writer."""
+        for directory in filter(None, (self.path, self._shown_in)):
+            self.fs.remove_temporary_files(directory, older_than_s)
+
     def write_beside(self, name: str, content: bytes) -> None:
         """Write a file that says something of the parts, into their directory."""
         self.fs.write_bytes(f"{self.path}/{name}", content, commit=self._committing)
@@ -330,7 +349,7 @@ class StepStore:
 
     def _forget(self) -> None:
         with self._reading:
-            self._parts, self.records = {}, []
+            self._parts, self.records, self.problem = {}, [], None
             self._schema = None
             self._tables.clear()
 
@@ -364,7 +383,10 @@ class StepStore:
 def _is_about_the_store(error: Exception) -> bool:
     """Whether the file couldn't be got at (permissions, network), which says nothing of what it holds."""
     if isinstance(error, CacheError):
-        return not isinstance(error.__cause__, IsADirectoryError)
+        cause = error.__cause__
+        while isinstance(cause, CacheError):
+            cause = cause.__cause__
+        return not isinstance(cause, IsADirectoryError)
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from distilabel_dagster.batch import Rows
-from distilabel_dagster.errors import ColumnTypeError, StepOutputError
+from distilabel_dagster.errors import ColumnTypeError, DamagedFileError, StepOutputError
 
 _SCALARS: Final[dict[type, pa.DataType]] = {
     str: pa.string(),
@@ -22,6 +22,7 @@ _SCALARS: Final[dict[type, pa.DataType]] = {
     bytes: pa.binary(),
 }
 _UNITS: Final = ("s", "ms", "us", "ns")
+_MOST_FIXED_BYTES: Final = 2 * 1024 * 1024 * 1024
 EMPTY_TABLE: Final = pa.table({})
 
 
@@ -225,11 +226,11 @@ def widen_table(table: pa.Table, schema: pa.Schema, step: str) -> pa.Table:
     arrays = []
     for field in schema:
         index = table.schema.get_field_index(field.name)
-        if index < 0:
-            arrays.append(pa.nulls(table.num_rows, field.type))
-            continue
         try:
-            arrays.append(_cast(table.column(index), field.type))
+            check_fixed_size(field.type, table.num_rows)
+            arrays.append(
+                pa.nulls(table.num_rows, field.type) if index < 0 else _cast(table.column(index), field.type)
+            )
         except pa.ArrowException as error:
             raise ColumnTypeError(
                 f"Step `{step}`: values of column `{field.name}` can't become {field.type}, which other batches need: "
@@ -249,15 +250,56 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def narrow_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Undo `widen_table`: give the columns and types that a batch had before it was united with others."""
+def narrow_table(table: pa.Table, schema: pa.Schema, where: str = "the part") -> pa.Table:
+    """Undo `widen_table`: give the columns and types that a batch had before it was united with others.
+
+    Args:
+        table: the batch's rows as the part has them.
+        schema: the batch's own.
+        where: the part, for messages.
+
+    Raises:
+        DamagedFileError: the rows never had that schema.
+    """
     if table.schema.equals(schema):
         return table
     arrays = []
     for field in schema:
-        column = table.column(field.name)
-        arrays.append(_cast(column, _fill_null_types(field.type, column.type)))
+        try:
+            column = table.column(field.name)
+            check_fixed_size(field.type, table.num_rows)
+            arrays.append(_cast(column, _fill_null_types(field.type, column.type)))
+        except (pa.ArrowException, LookupError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedFileError(
+                f"{where} says that a batch's column `{field.name}` was {field.type}, and its values never were ({error}). "
+                "The file is damaged, or was made so: remove it and run the pipeline again, which computes its batches "
+                "again.",
+                path=where,
+            ) from error
     return pa.table(arrays, names=schema.names)
+
+
+def check_fixed_size(kind: pa.DataType, rows: int) -> None:
+    """Refuse a type each of whose values takes so much room, null or not, that so many rows can't have it.
+
+    Raises:
+        pa.ArrowInvalid: it is.
+    """
+    if rows * _fixed_size(kind) > _MOST_FIXED_BYTES:
+        raise pa.ArrowInvalid(f"{rows:,} values of {kind} would take more than {_MOST_FIXED_BYTES:,} bytes")
+
+
+def _fixed_size(kind: pa.DataType, *, in_list: bool = False) -> int:
+    """Bytes that each value takes, null or not, because its type has a fixed length; 0 where it hasn't."""
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _fixed_size(kind.value_type, in_list=True)
+    if pa.types.is_fixed_size_binary(kind):
+        return int(kind.byte_width)
+    if pa.types.is_struct(kind):
+        return sum(_fixed_size(field.type, in_list=in_list) for field in kind)
+    if not in_list:
+        return 0
+    return max(1, kind.bit_width // 8) if pa.types.is_primitive(kind) else 8
 
 
 def _fill_null_types(kind: pa.DataType, source: pa.DataType) -> pa.DataType:
@@ -273,6 +315,29 @@ def _fill_null_types(kind: pa.DataType, source: pa.DataType) -> pa.DataType:
 
 
 def table_rows(table: pa.Table) -> Rows:
-    """Give a table's rows as new dicts, which the caller may change."""
-    rows: Rows = table.to_pylist()
+    """Give a table's rows as new dicts, which the caller may change.
+
+    Raises:
+        ColumnTypeError: a column holds values that Python has nothing for, such as dates after the year 9999.
+    """
+    try:
+        rows: Rows = table.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise _build_unknown_value_error(table, error) from error
     return rows
+
+
+def _build_unknown_value_error(table: pa.Table, error: Exception) -> ColumnTypeError:
+    column = ""
+    for name in table.column_names:
+        try:
+            table.column(name).to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError):
+            column = name
+            break
+    return ColumnTypeError(
+        f"Column `{column}` holds a value of its type {table.schema.field(column).type} that Python has nothing for: "
+        f"{error}. It wasn't written by a step; remove the part that it's in, or mend what wrote it.",
+        step="",
+        column=column,
+    )

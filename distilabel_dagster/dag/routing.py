@@ -2,12 +2,15 @@
 
 import inspect
 import random
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
 from typing import Any, Final
 
 from distilabel_dagster.base.code_fingerprint import fingerprint_code
-from distilabel_dagster.base.serializable import dump_value, module_name, resolve_attribute
+from distilabel_dagster.base.serializable import dump_value, is_trusted, module_name, resolve_attribute
 from distilabel_dagster.errors import (
+    DistilabelDagsterError,
     PipelineFileError,
     RoutingError,
     SerializationError,
@@ -16,6 +19,8 @@ from distilabel_dagster.errors import (
 )
 
 _FACTORIES: Final[dict[tuple[str, str], None]] = {}
+# What a factory raises whose arguments are of types that nobody thought of.
+_UNFIT: Final = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 class RoutingBatchFunction:
@@ -167,8 +172,10 @@ def sample_n_steps(n: int) -> RoutingBatchFunction:
     The draw depends on the batch's number alone, so that two runs route alike.
 
     Raises:
-        RoutingError: `n` is below 1.
+        RoutingError: `n` is below 1, or no whole number.
     """
+    if not isinstance(n, int):
+        raise RoutingError(f"`sample_n_steps` takes a whole number of steps, found a {type(n).__name__}.")
     if n < 1:
         raise RoutingError(f"`sample_n_steps(n={n})` would send batches nowhere. Give 1 or more.")
 
@@ -197,18 +204,35 @@ def load_routing_batch_function(
     if isinstance(found, RoutingBatchFunction):
         return found
     kwargs = info.get("kwargs")
-    is_ours = found is sample_n_steps or (info["module"], info["name"]) in _FACTORIES
-    is_trusted = any(
-        info["module"] == each or info["module"].startswith(f"{each}.") for each in trusted_modules
-    )
-    if not (is_ours or is_trusted) or not callable(found) or not isinstance(kwargs, Mapping):
+    if not _is_factory(found, info, trusted_modules) or not isinstance(kwargs, Mapping):
         raise UntrustedClassError(source, info["module"], info["name"])
     try:
         made = found(**kwargs)
-    except TypeError as error:
+    except DistilabelDagsterError:
+        raise
+    except _UNFIT as error:
+        told = ", ".join(map(reprlib.repr, kwargs)) or "nothing"
         raise PipelineFileError(
-            f"{source}: `{info['name']}` can't be called with {kwargs}: {error}.", source=source
+            f"{source}: `{info['name']}` can't be called with what stands there for {told} ({type(error).__name__}).",
+            source=source,
         ) from error
     if not isinstance(made, RoutingBatchFunction):
         raise UntrustedClassError(source, info["module"], info["name"])
     return made
+
+
+def _is_factory(found: Any, info: Mapping[str, Any], trusted_modules: Iterable[str]) -> bool:
+    """Tell whether a file may have `found` called: it's known to make routing functions, or is written to.
+
+    To trust a module isn't to have any function in it called, least of all those that it has from elsewhere.
+    """
+    if not isinstance(found, FunctionType):
+        return False
+    if found is sample_n_steps or (info["module"], info["name"]) in _FACTORIES:
+        return True
+    code, scope = found.__code__, found.__globals__
+    is_written_to = any(
+        name == routing_batch_function.__name__ or scope.get(name) is routing_batch_function
+        for name in code.co_names
+    )
+    return is_written_to and is_trusted(module_name(found), trusted_modules)

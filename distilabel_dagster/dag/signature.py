@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from distilabel_dagster.base.signature import SIGNATURE_SCHEME, compute_signature, describe_identity
+from distilabel_dagster.base.signature import (
+    SIGNATURE_SCHEME,
+    compute_signature,
+    describe_identity,
+    sign_pipeline,
+)
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.errors import SerializationError
 
@@ -49,5 +54,4 @@ def _describe_input(dag: DAG, predecessor: str, signatures: dict[str, str]) -> l
 
 def compute_pipeline_signature(name: str, dag: DAG, step_signatures: dict[str, str]) -> str:
     """Give the pipeline's signature, its directory and partition key: from its name and its leaf steps' signatures."""
-    leaves = sorted(step_signatures[leaf] for leaf in dag.leaf_steps)
-    return compute_signature({"scheme": SIGNATURE_SCHEME, "pipeline": name, "leaf_steps": leaves})
+    return sign_pipeline(name, [step_signatures[leaf] for leaf in dag.leaf_steps])

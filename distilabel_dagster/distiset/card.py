@@ -11,6 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
+
+from distilabel_dagster.base.yaml_data import load_yaml
 from distilabel_dagster.cache import layout
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ _LIST_ITEMS: Final = 5
 _TYPE_CHARACTERS: Final = 80
 _PIPELINE_CHARACTERS: Final = 8_000
 _HEADER_LINE: Final = "---"
+_HEADER: Final = re.compile(
+    r"\s*---[ \t]*\r?\n(?P<header>.*?)(?:\r?\n)?^---[ \t]*$", re.DOTALL | re.MULTILINE
+)
 _ABOUT: Final = (
     "{rows:,} rows made by a pipeline of distilabel-dagster: synthetic data, written by language models and by the "
     "steps around them. Nobody has checked the rows one by one."
@@ -69,11 +75,17 @@ def read_header(text: str) -> dict[str, Any]:
     """Give the header of a card's text; empty where it has none.
 
     Raises:
-        ValueError: the header isn't a mapping.
+        ValueError: the header isn't a mapping in YAML.
     """
-    from huggingface_hub import DatasetCard
-
-    header: dict[str, Any] = DatasetCard(text).data.to_dict()  # type: ignore[no-untyped-call] # has no annotations there
+    match = _HEADER.match(text)
+    if match is None:
+        return {}
+    try:
+        header = load_yaml(match["header"]) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"the header of the card that is there can't be read: {error}") from error
+    if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
+        raise ValueError("the header of the card that is there isn't a mapping")
     return header
 
 

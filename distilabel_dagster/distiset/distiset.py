@@ -13,8 +13,11 @@ from fsspec.core import url_to_fs
 from typing_extensions import Self
 
 from distilabel_dagster.cache import layout
+from distilabel_dagster.cache.confinement import check_relative
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.distiset import card, hub
+from distilabel_dagster.distiset.features import refuse_files_elsewhere
+from distilabel_dagster.distiset.saved import DATASET_DICT_FILE, check_saved_config
 from distilabel_dagster.errors import DistisetError
 
 if TYPE_CHECKING:
@@ -22,7 +25,16 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG: Final = "default"
 CONFIGS_DIR: Final = "distiset_configs"
-_DATASET_DICT_FILE: Final = "dataset_dict.json"
+# What files and `datasets` raise, of directories that aren't what `datasets` writes too.
+_FAILURES: Final = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+)
 _CONFIG_NAME = re.compile(r"[\w-][\w.-]*")
 
 _logger = logging.getLogger(__name__)
@@ -252,12 +264,8 @@ class Distiset(dict[str, "DatasetDict"]):
         loaded = {config: _load_config(source, config, keep_in_memory, storage_options) for config in configs}
         return cls(
             loaded,
-            pipeline_path=locate_file(
-                source.full_path(f"{CONFIGS_DIR}/{layout.PIPELINE_FILE}"), storage_options
-            ),
-            log_filename_path=locate_file(
-                source.full_path(f"{CONFIGS_DIR}/{layout.LOG_FILE}"), storage_options
-            ),
+            pipeline_path=locate_beside(source, f"{CONFIGS_DIR}/{layout.PIPELINE_FILE}"),
+            log_filename_path=locate_beside(source, f"{CONFIGS_DIR}/{layout.LOG_FILE}"),
             storage_options=storage_options,
         )
 
@@ -302,8 +310,20 @@ def locate_file(path: str | Path, storage_options: Mapping[str, Any] | None = No
     return Path(fs.root) if fs.is_local else fs.url
 
 
+def locate_beside(fs: CacheFileSystem, path: str) -> Path | str | None:
+    """Give where a file of `fs` is, as `locate_file` does.
+
+    Raises:
+        CacheDirectoryError: it's a link that leads elsewhere, and would be read and pushed as the dataset's own.
+    """
+    if not fs.exists(path):
+        return None
+    full = fs.full_path(path)
+    return Path(full) if fs.is_local else full
+
+
 def _saved_configs(fs: CacheFileSystem) -> list[str]:
-    return [name for name in fs.list_names("") if fs.exists(f"{name}/{_DATASET_DICT_FILE}")]
+    return [name for name in fs.list_names("") if fs.exists(f"{name}/{DATASET_DICT_FILE}")]
 
 
 def _shards(
@@ -324,12 +344,19 @@ def _load_config(
     from datasets import DatasetDict
 
     with _explained(f"Config `{config}` can't be read from {source.full_path(config)}"):
-        loaded = DatasetDict.load_from_disk(
-            source.full_path(config),
-            keep_in_memory=keep_in_memory,
-            storage_options=dict(storage_options or {}),
+        check_saved_config(source, config)
+        loaded = cast(
+            "DatasetDict",
+            DatasetDict.load_from_disk(
+                source.full_path(config),
+                keep_in_memory=keep_in_memory,
+                storage_options=dict(storage_options or {}),
+            ),
         )
-    return cast("DatasetDict", loaded)
+        for dataset in loaded.values():
+            dataset.data.table.validate(full=True)
+            refuse_files_elsewhere(dataset, source.full_path(config))
+    return loaded
 
 
 def _download(source: CacheFileSystem, directory: str | Path) -> CacheFileSystem:
@@ -338,7 +365,11 @@ def _download(source: CacheFileSystem, directory: str | Path) -> CacheFileSystem
     fs: fsspec.AbstractFileSystem
     fs, root = url_to_fs(source.url, **source.storage_options)
     with _explained(f"{source.url} can't be copied to {target.url}"):
-        fs.get(f"{root}/", f"{target.root}/", recursive=True)
+        for file in source.list_files(""):
+            check_relative(file.path)
+            place = Path(target.root, file.path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(f"{root}/{file.path}", str(place))
     return target
 
 
@@ -347,7 +378,9 @@ def _explained(failure: str) -> Iterator[None]:
     """Turn what files and `datasets` raise into this package's error."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except DistisetError:
+        raise
+    except _FAILURES as error:
         raise DistisetError(f"{failure}: {str(error).rstrip('.')}.") from error
 
 

@@ -1,29 +1,38 @@
-"""From the Parquet parts that a pipeline leaves to datasets in memory, without a second copy on disk."""
+"""From the Parquet parts that a pipeline leaves to datasets, in memory or mapped into it."""
 
+import contextlib
 import hashlib
-import json
 import logging
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.cache.footer import FOOTER_KEY
+from distilabel_dagster.cache.parquet_reading import read_parquet, read_parquet_schema
 from distilabel_dagster.cache.part_file import check_part, is_ours
-from distilabel_dagster.cache.tables import unite_schemas, widen_table
-from distilabel_dagster.distiset.distiset import Distiset, locate_file
-from distilabel_dagster.errors import CacheDirectoryError, ColumnTypeError, DamagedFileError, DistisetError
+from distilabel_dagster.cache.shown_parts import Origin, check_shown_parts, find_origin
+from distilabel_dagster.cache.tables import unite_schemas
+from distilabel_dagster.distiset.distiset import Distiset, locate_beside, locate_file
+from distilabel_dagster.distiset.features import merge_features, refuse_files_elsewhere
+from distilabel_dagster.distiset.mapped_rows import PartRows, collect_rows
+from distilabel_dagster.errors import (
+    CacheDirectoryError,
+    CacheError,
+    ColumnTypeError,
+    DamagedFileError,
+    DistisetError,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 METADATA_COLUMN: Final = "distilabel_metadata"
-_FEATURES_KEY: Final = b"huggingface"
-_READERS: Final = 8
+# What `datasets` raises of types that it doesn't know, and of descriptions that fit nothing.
+_UNKNOWN: Final = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +49,9 @@ def create_distiset(
 
     Each directory of `data_dir` becomes a config of that name, with its rows, in the order of the parts, as split
     `train`. Columns are in the order in which they first appear; a column that only some parts have is null in the
-    rows of the others. A part is read whole into memory; nothing is written. Of a pipeline that hasn't ended the
-    rows committed so far are given.
+    rows of the others. Up to 64 MB of rows are held in memory; more of them are written to a file below
+    `HF_DATASETS_CACHE` and mapped into memory from there. Of a pipeline that hasn't ended the rows committed so far are
+    given.
 
     Args:
         data_dir: the `data` directory of a pipeline in the cache, or the pipeline's directory above it: a local path
@@ -67,8 +77,9 @@ def create_distiset(
 
     fs = CacheFileSystem(data_dir, storage_options)
     prefix, beside = _find_data(fs)
+    origin = find_origin(beside, storage_options)
     leaves = {
-        leaf: DatasetDict({"train": load_dataset(fs, directory, leaf, enable_metadata)})
+        leaf: DatasetDict({"train": load_dataset(fs, directory, leaf, enable_metadata, origin)})
         for leaf, directory in _find_leaves(fs, prefix)
     }
     return Distiset(
@@ -79,7 +90,13 @@ def create_distiset(
     )
 
 
-def load_dataset(fs: CacheFileSystem, directory: str, step: str, enable_metadata: bool = True) -> "Dataset":
+def load_dataset(
+    fs: CacheFileSystem,
+    directory: str,
+    step: str,
+    enable_metadata: bool = True,
+    origin: Origin | None = None,
+) -> "Dataset":
     """Read the parts in a directory, in the order of their numbers, as one dataset with split `train`.
 
     Args:
@@ -87,25 +104,31 @@ def load_dataset(fs: CacheFileSystem, directory: str, step: str, enable_metadata
         directory: relative path of a leaf step's directory, or of a step's in `steps_data`.
         step: the step's name, for messages.
         enable_metadata: False leaves out the column `distilabel_metadata`.
+        origin: the cache that the parts are shown in, for a leaf step's directory.
 
     Raises:
         DistisetError: a part is missing.
-        DamagedFileError: a part can't be read as Parquet.
+        DamagedFileError: a part can't be read as Parquet, or isn't the one that belongs there.
         ColumnTypeError: a column has no type that holds it whole, or none that `datasets` knows.
     """
     from datasets import Dataset, Split
-    from datasets.table import InMemoryTable
 
     paths = [f"{directory}/{name}" for name in _part_names(fs, directory)]
-    with ThreadPoolExecutor(_READERS) as readers:
-        parts = list(readers.map(lambda path: _read_part(fs, path, enable_metadata), paths))
-    # Left to itself, `datasets` makes the fingerprint by pickling all rows, which takes longer than to read them.
-    fingerprint = hashlib.blake2b(b"".join(digest for digest, _ in parts), digest_size=8).hexdigest()
-    table = _concatenate([table for _, table in parts], step)
+    footers: dict[str, bytes | None] = dict.fromkeys(map(fs.full_path, paths))
+    table, fingerprint = collect_rows(
+        paths,
+        lambda path: _read_part(fs, path, enable_metadata, footers),
+        lambda schemas: _unite(schemas, step),
+        lambda path: _read_schema(fs, path, enable_metadata),
+        step,
+    )
+    check_shown_parts(footers, fs.full_path(directory), step, origin)
     try:
-        return Dataset(InMemoryTable(table), split=Split.TRAIN, fingerprint=fingerprint)
-    except (ValueError, TypeError, NotImplementedError) as error:
+        dataset = Dataset(table, split=Split.TRAIN, fingerprint=fingerprint)
+    except _UNKNOWN as error:
         raise _foreign_type_error(table.schema, step, error) from error
+    refuse_files_elsewhere(dataset, fs.full_path(directory))
+    return dataset
 
 
 def _find_data(fs: CacheFileSystem) -> tuple[str, str | None]:
@@ -193,38 +216,47 @@ def _part_names(fs: CacheFileSystem, directory: str) -> list[str]:
     return parts
 
 
-def _read_part(fs: CacheFileSystem, path: str, enable_metadata: bool) -> tuple[bytes, pa.Table]:
-    """A digest of what was read, and the rows."""
-    try:
+def _read_part(
+    fs: CacheFileSystem, path: str, enable_metadata: bool, footers: dict[str, bytes | None]
+) -> PartRows:
+    """Read a part, and note what its footer says of its batches."""
+    with _reading(fs, path):
         content = fs.read_bytes(path)
+        if is_ours(content):
+            check_part(content)
+        # The parts are read side by side already; a pool of Arrow's own can bring the process down when it ends.
+        # Decoding the column `distilabel_metadata`, which often is most of the file, is left out where it can be.
+        without = () if enable_metadata else (METADATA_COLUMN,)
+        table = read_parquet(content, without=without, use_threads=False)
+    footers[fs.full_path(path)] = (table.schema.metadata or {}).get(FOOTER_KEY)
+    return PartRows(hashlib.blake2b(content + bytes([enable_metadata]), digest_size=16).digest(), table)
+
+
+def _read_schema(fs: CacheFileSystem, path: str, enable_metadata: bool) -> pa.Schema:
+    with _reading(fs, path), fs.open_input(path) as file:
+        schema = read_parquet_schema(file)
+    if enable_metadata or METADATA_COLUMN not in schema.names:
+        return schema
+    return schema.remove(schema.get_field_index(METADATA_COLUMN))
+
+
+@contextlib.contextmanager
+def _reading(fs: CacheFileSystem, path: str) -> Iterator[None]:
+    """Say of a part what's wrong with it."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DistisetError(
             f"{fs.full_path(path)} went away while it was read: a run is rewriting it. Try again when that has ended."
         ) from error
-    try:
-        if is_ours(content):
-            check_part(content)
-        file = pq.ParquetFile(pa.BufferReader(content))
-        # The parts are read side by side already; a pool of Arrow's own can bring the process down when it ends.
-        table = file.read(use_threads=False) if enable_metadata else _read_without_metadata(file)
+    except CacheError:
+        raise
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DamagedFileError(
             f"{fs.full_path(path)} can't be read as Parquet: {error}. Run the pipeline again, which writes it anew, or "
             "restore it from a copy. Nothing was skipped.",
             path=fs.full_path(path),
         ) from error
-    return hashlib.blake2b(content + bytes([enable_metadata]), digest_size=16).digest(), table
-
-
-def _read_without_metadata(file: pq.ParquetFile) -> pa.Table:
-    """The rows without the column `distilabel_metadata`, which often is most of the file and isn't decoded."""
-    names = file.schema_arrow.names
-    if METADATA_COLUMN not in names:
-        return file.read(use_threads=False)
-    wanted = [name for name in names if name != METADATA_COLUMN]
-    table = file.read(columns=wanted, use_threads=False)
-    # Parquet takes the name of a column `distilabel_metadata.x` for a field of this one.
-    return table.drop_columns([METADATA_COLUMN]) if METADATA_COLUMN in table.column_names else table
 
 
 def _foreign_type_error(schema: pa.Schema, step: str, error: Exception) -> ColumnTypeError:
@@ -234,7 +266,7 @@ def _foreign_type_error(schema: pa.Schema, step: str, error: Exception) -> Colum
     for field in schema:
         try:
             Features.from_arrow_schema(pa.schema([field]))
-        except (ValueError, TypeError, NotImplementedError):
+        except _UNKNOWN:
             column = field.name
             break
     return ColumnTypeError(
@@ -245,21 +277,9 @@ def _foreign_type_error(schema: pa.Schema, step: str, error: Exception) -> Colum
     )
 
 
-def _concatenate(tables: list[pa.Table], step: str) -> pa.Table:
-    """All rows under one schema; of the parts' metadata only what describes HF features stays."""
-    schema = unite_schemas((table.schema for table in tables), step)
-    plain = (widen_table(table.replace_schema_metadata(None), schema, step) for table in tables)
-    return pa.concat_tables(plain).replace_schema_metadata(_merge_features(table.schema for table in tables))
-
-
-def _merge_features(schemas: Iterable[pa.Schema]) -> dict[bytes, bytes] | None:
-    """What `datasets` wrote about columns (images, class labels, …): of each column its first description."""
-    merged: dict[str, Any] = {}
-    for schema in schemas:
-        written = (schema.metadata or {}).get(_FEATURES_KEY)
-        if written:
-            merged = {**(json.loads(written).get("info", {}).get("features") or {}), **merged}
-    return {_FEATURES_KEY: json.dumps({"info": {"features": merged}}).encode()} if merged else None
+def _unite(schemas: list[pa.Schema], step: str) -> pa.Schema:
+    """One schema for all parts; of their metadata only what describes HF features stays."""
+    return unite_schemas(schemas, step).with_metadata(merge_features(schemas, step))
 
 
 def _given_or_beside(
@@ -273,7 +293,7 @@ def _given_or_beside(
                 f"{given} doesn't exist. Leave it out to take the {name} beside the data, if there is one."
             )
         return found
-    return None if directory is None else locate_file(f"{directory}/{name}", storage_options)
+    return None if directory is None else locate_beside(CacheFileSystem(directory, storage_options), name)
 
 
 def _listed(names: list[str]) -> str:

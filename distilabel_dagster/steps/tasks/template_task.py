@@ -51,6 +51,8 @@ class TemplateTask(Task):
             _compile(value)
         except TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} isn't Jinja2's syntax: {error.message}") from error
+        except (SyntaxError, RecursionError, MemoryError) as error:  # what Python says of the code made of it
+            raise ValueError("blocks or expressions are nested too deeply in it") from error
         return value
 
     @model_validator(mode="after")
@@ -98,7 +100,7 @@ class TemplateTask(Task):
         return rendered
 
 
-def _refuse_none(value: Any) -> Any:
+def _refuse_none(_context: Any, value: Any) -> Any:
     if value is None:
         raise ValueError(
             'a column that the template writes out is None; write `{{ column or "" }}` if it may be'
@@ -108,12 +110,16 @@ def _refuse_none(value: Any) -> Any:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import StrictUndefined
+    from jinja2 import StrictUndefined, pass_eval_context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # Prompts are no HTML, so nothing is escaped.
+    # Prompts are no HTML, so nothing is escaped. A template may come with a stranger's file, and reading that computes
+    # nothing of it: not optimized, and with a `finalize` that needs a context, `{{ "a" * 10**10 }}` is for the run.
     return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, finalize=_refuse_none, keep_trailing_newline=True
+        undefined=StrictUndefined,
+        finalize=pass_eval_context(_refuse_none),
+        keep_trailing_newline=True,
+        optimized=False,
     )
 
 
