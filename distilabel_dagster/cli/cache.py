@@ -1,4 +1,4 @@
-"""`cache list` and `cache show`: what the cache holds. They only read."""
+"""`cache list` and `cache show`: what the cache holds. They only read, and stand damaged files."""
 
 import datetime as dt
 import difflib
@@ -48,7 +48,7 @@ class _Files:
 
 @click.group("cache")
 def cache_group() -> None:
-    """Look at what the cache holds; nothing is changed."""
+    """Look at what the cache holds, and for damage."""
 
 
 @cache_group.command("list")
@@ -61,7 +61,7 @@ def list_cache(cache_dir: str | None, as_json: bool) -> None:
     The size of a step that several pipelines share is counted for each of them.
     """
     fs = CacheFileSystem(cache_dir or default_cache_dir())
-    entries = [describe_pipeline(fs, signature) for signature in _list_signatures(fs)]
+    entries = [describe_pipeline(fs, signature) for signature in list_signatures(fs)]
     found = sorted(
         ((entry, _find_files(fs, entry)) for entry in entries), key=lambda each: -each[1].written_at
     )
@@ -99,7 +99,7 @@ def show_cache(signature: str, cache_dir: str | None, ledger_url: str | None, as
     pipelines share are counted for each of them.
     """
     fs = CacheFileSystem(cache_dir or default_cache_dir())
-    entry = describe_pipeline(fs, _find_signature(fs, signature))
+    entry = describe_pipeline(fs, find_signature(fs, signature))
     files = _find_files(fs, entry)
     usages, problem = _find_usages(fs, entry, ledger_url)
     console = make_console()
@@ -113,8 +113,8 @@ def show_cache(signature: str, cache_dir: str | None, ledger_url: str | None, as
         _print_json(console, {**content, "usage_problem": problem} if problem else content)
         return
     console.print(entry.name or "(unreadable)", style="bold", markup=False)
-    if entry.problem:
-        console.print(entry.problem, style="yellow", markup=False)
+    for told in filter(None, (entry.problem, *(step.problem for step in entry.steps))):
+        console.print(told, style="yellow", markup=False)
     console.print(f"signature     {entry.signature}", markup=False)
     console.print(f"state         {_tell_state(entry)}, {_count_leaf_rows(entry):,} rows", markup=False)
     console.print(f"size          {format_size(files.size_bytes)}", markup=False)
@@ -152,7 +152,7 @@ def _print_steps(console: Console, entry: PipelineEntry, files: _Files) -> None:
             f"{step.rows:,}",
             f"{step.batches:,}",
             f"{step.failed_rows:,}",
-            "complete" if step.is_complete else "not complete",
+            "unreadable" if step.problem else "complete" if step.is_complete else "not complete",
             f"{len(files.steps[step.name]):,}",
             format_size(sum(file.size_bytes for file in files.steps[step.name])),
         )
@@ -162,17 +162,18 @@ def _print_steps(console: Console, entry: PipelineEntry, files: _Files) -> None:
     print_table(console, titles, rows, numbers=(2, 3, 4, 6, 7))
 
 
-def _list_signatures(fs: CacheFileSystem) -> list[str]:
+def list_signatures(fs: CacheFileSystem) -> list[str]:
+    """Name the pipelines that the cache holds."""
     return [name for name in fs.list_names("") if layout.is_pipeline_dir(name)]
 
 
-def _find_signature(fs: CacheFileSystem, given: str) -> str:
+def find_signature(fs: CacheFileSystem, given: str) -> str:
     """Give the one signature that begins with the digits given.
 
     Raises:
         UnknownPartitionError: none does, or several do.
     """
-    digits, known = given.lower(), _list_signatures(fs)
+    digits, known = given.lower(), list_signatures(fs)
     found = [signature for signature in known if signature.startswith(digits)]
     if len(found) == 1 and len(digits) >= _FEWEST_DIGITS:
         return found[0]
@@ -213,7 +214,7 @@ def _count_leaf_rows(entry: PipelineEntry) -> int:
 
 
 def _tell_state(entry: PipelineEntry) -> str:
-    if entry.problem:
+    if entry.problem or any(step.problem for step in entry.steps):
         return "unreadable"
     done = sum(step.is_complete for step in entry.steps)
     failed = sum(step.failed_rows for step in entry.steps)
@@ -246,6 +247,7 @@ def _describe(entry: PipelineEntry, files: _Files) -> dict[str, Any]:
                 "batches": step.batches,
                 "failed_rows": step.failed_rows,
                 "is_complete": step.is_complete,
+                "problem": step.problem,
                 "files": [file.path for file in files.steps[step.name]],
                 "size_bytes": sum(file.size_bytes for file in files.steps[step.name]),
             }

@@ -11,6 +11,7 @@ from distilabel_dagster.base.serializable import is_secret_name
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
 from distilabel_dagster.cli.terminal import print_table
 from distilabel_dagster.errors import CacheError, PipelineDefinitionError
+from distilabel_dagster.models.model import without_secrets
 from distilabel_dagster.pipeline import Pipeline
 from distilabel_dagster.steps import StepResources
 
@@ -125,5 +126,5 @@ def _iter_parameters(owner: RuntimeParametersMixin, prefix: str) -> Iterable[tup
 def _tell_value(name: str, value: Any) -> str:
     if value is not None and is_secret_name(name):
         return "(secret)"
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(without_secrets(value), default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

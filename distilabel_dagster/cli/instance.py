@@ -11,6 +11,7 @@ import yaml
 
 from distilabel_dagster.base.environment import dagster_home
 from distilabel_dagster.cache.filesystem import CacheFileSystem
+from distilabel_dagster.errors import CacheError
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -74,8 +75,12 @@ def open_instance(place: InstancePlace) -> Iterator["dg.DagsterInstance"]:
     """Open the instance, and make it where there's none; DAGSTER_HOME has to be there already.
 
     What steps print isn't copied to the instance.
+
+    Raises:
+        CacheError: its databases can't be read or written, now or in the block.
     """
     import dagster as dg
+    from sqlalchemy.exc import DBAPIError
 
     if not dagster_home():
         place.directory.mkdir(parents=True, exist_ok=True)
@@ -83,5 +88,14 @@ def open_instance(place: InstancePlace) -> Iterator["dg.DagsterInstance"]:
         dg.DagsterInstance.get()  # raises, and says what is wrong with DAGSTER_HOME
     # "A regular, fully persistent instance", as Dagster says; the method's name is about where tests put it.
     settings = {**place.settings, **_NO_COPIES_OF_OUTPUT}
-    with dg.DagsterInstance.local_temp(str(place.directory), overrides=settings) as instance:
-        yield instance
+    try:
+        with dg.DagsterInstance.local_temp(str(place.directory), overrides=settings) as instance:
+            yield instance
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise CacheError(
+            f"Dagster's records of the run in {place.directory} can't be read or written: {reason}. Rows committed to the "
+            "cache are safe. Look whether there's space left and writing is allowed, or set DAGSTER_HOME to another "
+            "directory, and start the same run again: it goes on from there.",
+            path=str(place.directory),
+        ) from error

@@ -127,11 +127,13 @@ def test_one_thread_at_a_time_is_inside_a_fence(tmp_path: Path) -> None:
 
 def test_another_process_inside_is_told_by_its_number(tmp_path: Path) -> None:
     with held_by_another_process(tmp_path) as holder:
-        with pytest.raises(
-            StepInUseError, match=f"process {holder.pid} is in the middle of writing"
-        ) as caught:
-            with fence(str(tmp_path), patience_s=0.2):
-                pytest.fail("two were inside")
+        with (
+            pytest.raises(
+                StepInUseError, match=f"process {holder.pid} is in the middle of writing"
+            ) as caught,
+            fence(str(tmp_path), patience_s=0.2),
+        ):
+            pytest.fail("two were inside")
         assert caught.value.pid == holder.pid  # type: ignore[attr-defined]
         holder.send_signal(signal.SIGKILL)
         holder.wait()

@@ -2,15 +2,21 @@
 
 import io
 import json
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from distilabel_dagster.batch import BatchRecord
+from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.footer import FOOTER_KEY, decode_footer, encode_footer
 from distilabel_dagster.cache.part_file import check_part, encode_part, is_ours, read_part, read_part_footer
+from distilabel_dagster.cache.pipeline_cache import seal_store
+from distilabel_dagster.cache.step_store import StepStore
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 SIGNATURE = "c" * 40
 TABLE = pa.table({"id": [1, 2, 3], "text": ["one", None, "three"], "many": [[1], [], [2, 3]]})
 
@@ -90,3 +96,27 @@ def test_what_others_wrote_is_told_apart(part: bytes) -> None:
     assert not is_ours(foreign.getvalue())
     assert not is_ours(b"")
     assert is_ours(part)
+
+
+def test_parts_of_the_first_layout_are_read_and_go_on(tmp_path: Path) -> None:
+    """As the first version wrote them: without checksums, and the footer twice."""
+    directory = tmp_path / "steps_data" / f"work_{'a' * 40}"
+    shutil.copytree(FIXTURES / "parts_of_layout_1", directory)
+    store = StepStore(CacheFileSystem(tmp_path), "work", "a" * 40)
+    store.open(for_writing=True)
+    assert [record.size for record in store.records] == [2, 1]
+    assert store.records[1].errors == {0: "ValueError: no"}
+    assert store.read_all().to_pylist() == [
+        {"id": 0.0, "text": None},
+        {"id": 1.0, "text": "x"},
+        {"id": 2.5, "text": None},
+    ]
+    seal_store(store)
+    assert not store.has_lost_parts
+    for part in directory.glob("*.parquet"):
+        check_part(part.read_bytes())
+
+
+def test_a_part_does_not_become_one_of_the_first_layout_by_a_lost_checksum(part: bytes) -> None:
+    with pytest.raises(ValueError, match="kept no checksums"):
+        check_part(part.replace(b'{"checksums":"', b'{"checksumx":"'))
