@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench dev clean
+.PHONY: help demo test soak lint format bench dev clean
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,13 @@ demo: $(INSTALLED) ## run the main job on real input, offline, and show what it 
 
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+soak: $(INSTALLED) ## kill runs at any moment, hundreds of times, and harm every kind of file; takes most of an hour
+	@failed=0; \
+	$(BIN)/python -m tests.integration.crash $(ARGS) || failed=1; \
+	$(BIN)/python -m tests.integration.damage || failed=1; \
+	$(BIN)/python -m pytest -m soak || failed=1; \
+	exit $$failed
 
 lint: $(INSTALLED) ## check style, types and layers
 	$(BIN)/ruff check .
