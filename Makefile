@@ -34,7 +34,8 @@ format: $(INSTALLED) ## put the code in the style that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure the span of calls and the ledger against their targets
+bench: $(INSTALLED) ## measure against the targets, and beside distilabel 1.5.3, which it installs apart; takes half an hour
+	@$(BIN)/python -m benchmarks.compare $(ARGS)
 	@$(BIN)/python -m benchmarks.calls
 	@$(BIN)/python -m benchmarks.ledger
 

@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulated import CAP, ROWS, TASKS, SimulatedLLM, Span, ideal_span_s
+from benchmarks.schedule import CAP, ROWS, TASKS, ideal_span_s
+from benchmarks.simulated import SimulatedLLM, Span
 
 RESULTS = Path(__file__).parent / "results" / "calls.json"
 TARGETS = {"constant": 1.15, "lognormal": 1.05}

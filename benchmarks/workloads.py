@@ -1,0 +1,228 @@
+"""One workload, once, with either engine: the same code but for the root of its imports.
+
+    BENCHMARK_ENGINE=<ours|peer> BENCHMARK_DIRECTORY=<a new one> python -m benchmarks.workloads <workload> <arguments as JSON>
+
+Run by `benchmarks.compare`, in the environment of the engine that's measured. What a step or a call notes on its way is
+appended to a file in the directory, since distilabel's steps run in processes of their own. The result is the last line
+of the output.
+"""
+
+import asyncio
+import functools
+import importlib
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ENGINE = os.environ.get("BENCHMARK_ENGINE", "ours")
+DIRECTORY = os.environ.get("BENCHMARK_DIRECTORY", ".")
+ROOT = {"ours": "distilabel_dagster", "peer": "distilabel"}[ENGINE]
+
+_steps = importlib.import_module(f"{ROOT}.steps")
+_tasks = importlib.import_module(f"{ROOT}.steps.tasks")
+_models = importlib.import_module(f"{ROOT}.models")
+_pipeline = importlib.import_module(f"{ROOT}.pipeline")
+
+TEXT = "x" * 1_000
+CAP = 64
+
+
+@functools.cache
+def _notes(name: str) -> int:
+    return os.open(Path(DIRECTORY) / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+
+def note(name: str) -> None:
+    """Note the moment."""
+    os.write(_notes(name), b"%.6f\n" % time.time())
+
+
+def read_span(name: str) -> tuple[float, int]:
+    """Seconds from the first moment noted to the last, and how many there are."""
+    moments = [float(line) for line in (Path(DIRECTORY) / name).read_text().split()]
+    return max(moments) - min(moments), len(moments)
+
+
+class MakeRows(_steps.GeneratorStep):  # type: ignore[name-defined,misc]
+    """Rows of about 1 KB."""
+
+    rows: int
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["number", "text"]
+
+    def process(self, offset: int = 0) -> Any:
+        for start in range(offset, self.rows, self.batch_size):
+            stop = min(start + self.batch_size, self.rows)
+            note("span")
+            yield [{"number": number, "text": TEXT} for number in range(start, stop)], stop >= self.rows
+
+
+class AddOne(_steps.Step):  # type: ignore[name-defined,misc]
+    """A step that costs next to nothing."""
+
+    given: str
+    made: str
+
+    @property
+    def inputs(self) -> list[str]:
+        return [self.given, "text"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [self.made]
+
+    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]
+        for row in inputs:
+            row[self.made] = row[self.given] + 1
+        note("span")
+        yield inputs
+
+
+class Burn(_steps.Step):  # type: ignore[name-defined,misc]
+    """A step that computes: about 1 ms of pure Python a row."""
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["number"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["burnt"]
+
+    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]
+        for row in inputs:
+            total = 0
+            for number in range(20_000):
+                total += number * row["number"] % 7
+            row["burnt"] = total
+        note("span")
+        yield inputs
+
+
+class Simulated(_models.AsyncLLM):  # type: ignore[name-defined,misc]
+    """Answers after the time drawn for its row, whose number is the first word of the prompt."""
+
+    task: int
+    kind: str
+
+    @property
+    def model_name(self) -> str:
+        return f"simulated-{self.task}"
+
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:  # noqa: A002
+        text = str(input[-1]["content"])
+        note("span")
+        await asyncio.sleep(_latencies(self.kind, self.task)[int(text.split(maxsplit=1)[0])])
+        note("span")
+        return {"generations": [text], "statistics": {"input_tokens": [10], "output_tokens": [10]}}
+
+
+@functools.cache
+def _latencies(kind: str, task: int) -> list[float]:
+    from benchmarks.schedule import draw_latencies
+
+    return draw_latencies(kind, task)
+
+
+def _make_simulated(task: int, kind: str) -> Any:
+    return Simulated(task=task, kind=kind, **({"max_concurrency": CAP} if ENGINE == "ours" else {}))
+
+
+def build_steps(rows: int, batch: int) -> None:
+    """`make >> one >> two >> keep`."""
+    make = MakeRows(name="make", rows=rows, batch_size=batch)
+    one = AddOne(name="one", given="number", made="one", input_batch_size=batch)
+    two = AddOne(name="two", given="one", made="two", input_batch_size=batch)
+    keep = _steps.KeepColumns(name="keep", columns=["number", "two", "text"], input_batch_size=batch)
+    make >> one >> two >> keep
+
+
+def _ask(name: str, llm: Any, column: str, made: str, batch: int) -> Any:
+    return _tasks.TextGeneration(
+        name=name,
+        llm=llm,
+        input_batch_size=batch,
+        input_mappings={"instruction": column},
+        output_mappings={"generation": made, "model_name": f"model_of_{made}"},
+    )
+
+
+def _load(rows: int, batch: int) -> Any:
+    data = [{"text": f"{row} {'word ' * 50}"} for row in range(rows)]
+    return _steps.LoadDataFromDicts(name="load", data=data, batch_size=batch)
+
+
+def build_chain(rows: int, batch: int, kind: str) -> None:
+    """`load >> ask_0 >> ask_1 >> ask_2`, a model each."""
+    before, column = _load(rows, batch), "text"
+    for task in range(3):
+        ask = _ask(f"ask_{task}", _make_simulated(task, kind), column, f"answer_{task}", batch)
+        before >> ask
+        before, column = ask, f"answer_{task}"
+
+
+def build_fan_out(rows: int, batch: int, kind: str) -> None:
+    """`load >> [ask_0, ask_1, ask_2] >> group`."""
+    asks = [_ask(f"ask_{task}", _make_simulated(task, kind), "text", "answer", batch) for task in range(3)]
+    group = _steps.GroupColumns(
+        name="group", columns=["answer"], output_columns=["answers"], input_batch_size=batch
+    )
+    _load(rows, batch) >> asks >> group
+
+
+def build_http(rows: int, batch: int, url: str) -> None:
+    """`load >> ask`, by HTTP."""
+    extra = {"max_concurrency": CAP} if ENGINE == "ours" else {}
+    llm = _models.OpenAILLM(model="tiny", base_url=url, api_key="sk-loopback", **extra)
+    _load(rows, batch) >> _ask("ask", llm, "text", "answer", batch)
+
+
+def build_burn(rows: int, batch: int, replicas: int) -> None:
+    """`make >> burn` in some processes."""
+    resources = _steps.StepResources(replicas=replicas)
+    burn = Burn(name="burn", input_batch_size=batch, resources=resources)
+    MakeRows(name="make", rows=rows, batch_size=batch) >> burn
+
+
+BUILDERS = {
+    "steps": build_steps,
+    "chain": build_chain,
+    "fan_out": build_fan_out,
+    "http": build_http,
+    "burn": build_burn,
+}
+
+
+def run(workload: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a workload in the directory's cache; give the seconds of its work, and its rows."""
+    expected = arguments.pop("expected", arguments["rows"])
+    with _pipeline.Pipeline(workload, cache_dir=f"{DIRECTORY}/cache") as pipeline:
+        BUILDERS[workload](**arguments)
+    begun = time.perf_counter()
+    distiset = pipeline.run(use_cache=True)
+    run_s = time.perf_counter() - begun
+    ((_, splits),) = distiset.items()
+    rows = splits["train"].num_rows
+    if rows != expected:
+        raise SystemExit(f"{rows} rows came out, {expected} were expected")
+    span_s, notes = read_span("span") if (Path(DIRECTORY) / "span").exists() else (0.0, 0)
+    return {"run_s": run_s, "span_s": span_s, "notes": notes, "rows": rows}
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    result = run(sys.argv[1], json.loads(sys.argv[2]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak_mb {peak:.1f}", file=sys.stderr)
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
