@@ -126,9 +126,7 @@ class _StepReader:
         self._fs = fs
         self._check = check
         self._entries = {entry.name: entry for entry in entries}
-        self._numbers = sorted(
-            number for entry in entries if (number := layout.part_number(entry.name)) is not None
-        )
+        self._numbers = sorted(number for entry in entries if (number := layout.part_number(entry.name)))
 
     def read(self) -> None:
         """Go through all entries."""
@@ -141,7 +139,7 @@ class _StepReader:
             told = "is missing: all batches are there, and the step was never sealed"
             self._add(layout.COMPLETE_FILE, "marker", told, "The next run writes it.", "note")
         for name, entry in self._entries.items():
-            if layout.part_number(name) is None and name != layout.COMPLETE_FILE:
+            if not layout.part_number(name) and name != layout.COMPLETE_FILE:
                 self._check_other(name, entry)
 
     def _read_parts(self) -> bool:

@@ -18,6 +18,7 @@ from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.footer import decode_footer, encode_footer
 from distilabel_dagster.cache.part_file import encode_part, read_part, read_part_footer
+from distilabel_dagster.cache.part_numbers import find_part_numbers
 from distilabel_dagster.cache.tables import EMPTY_TABLE, narrow_table, unite_schemas, widen_table
 from distilabel_dagster.errors import CacheError, DamagedFileError
 
@@ -110,10 +111,9 @@ class StepStore:
                 pass  # whoever was renaming a part when the lease changed hands is through now
         names = self.fs.list_names(self.path)
         self.has_lost_parts = any(layout.SET_ASIDE_SUFFIX in name for name in names)
-        numbers = sorted(number for name in names if (number := layout.part_number(name)) is not None)
         if for_writing:
             self.remove_unfinished()
-        for number in numbers:
+        for number in find_part_numbers(self.fs, self.path, names):
             mark = f"{layout.part_name(number)}{layout.DAMAGED_SUFFIX}"
             problem = "its rows couldn't be read" if mark in names else self._open_part(number)
             if problem and self.problem is None:
@@ -134,11 +134,14 @@ class StepStore:
                 _logger.warning("%s is not read: %s.", self.fs.full_path(self.part_file(number)), problem)
 
     def _open_part(self, number: int) -> str | None:
-        """Take a part in; give what's wrong with it, if anything is."""
+        """Take a part in; give what's wrong with it, if it's there (a store may list what was removed) and anything is."""
         if number != len(self._parts) + 1:
-            return f"{layout.part_name(len(self._parts) + 1)} before it is missing"
+            is_there = self.fs.exists(self.part_file(number))
+            return f"{layout.part_name(len(self._parts) + 1)} before it is missing" if is_there else None
         try:
             part = self._read_footer(number)
+        except FileNotFoundError:
+            return None
         except _DAMAGED as error:
             if _is_about_the_store(error):
                 raise
@@ -298,12 +301,10 @@ class StepStore:
             if left <= 0:
                 break
             with self._reading:
-                is_open = number in self._tables
                 table = self._read_part(number).slice(0, left)
-                if not is_open:
-                    del self._tables[number]  # who asks for a few rows is done with it
             tables.append(widen_table(table, schema, self.step_name))
             left -= table.num_rows
+        self.close_parts()  # who asks for a few rows is done with them
         return pa.concat_tables(tables) if tables else EMPTY_TABLE
 
     def show(self, number: int) -> None:
@@ -320,10 +321,9 @@ class StepStore:
             shown = f"{self._shown_in}/{layout.part_name(number)}"
             if not self.fs.is_same_file(self.part_file(number), shown):
                 self.show(number)
-        for name in self.fs.list_names(self._shown_in):
-            number_shown = layout.part_number(name)
-            if number_shown is not None and number_shown not in self._parts:
-                self._remove(f"{self._shown_in}/{name}")
+        for number in find_part_numbers(self.fs, self._shown_in, self.fs.list_names(self._shown_in)):
+            if number not in self._parts:
+                self._remove(f"{self._shown_in}/{layout.part_name(number)}")
 
     def reset(self) -> None:
         """Forget all committed batches, last part first, so that a crash half-way leaves a prefix."""

@@ -15,7 +15,8 @@ from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.findings import Finding, Kind, Verification, compare
 from distilabel_dagster.cache.pipeline_check import check_pipeline, read_frozen
 from distilabel_dagster.cache.repair import repair_pipeline, repair_step
-from distilabel_dagster.cache.step_check import KEPT, NO_FILE, StepCheck, check_step
+from distilabel_dagster.cache.step_check import ACCESS, KEPT, NO_FILE, StepCheck, check_step
+from distilabel_dagster.errors import CacheDirectoryError
 
 _ORPHAN: Final = (
     "No pipeline of the cache names it: rows of an asset that's no step, or of a pipeline that was removed."
@@ -79,7 +80,15 @@ class _Look:
 
     def _take_in_others(self) -> None:
         """Steps that no pipeline names, and what's no step at all."""
-        for entry in list_entries(self._fs, layout.STEPS_DATA_DIR):
+        try:
+            entries = list_entries(self._fs, layout.STEPS_DATA_DIR)
+        except CacheDirectoryError as error:
+            path = self._fs.full_path(layout.STEPS_DATA_DIR)
+            self.result.findings.append(
+                Finding(path, "unreadable", f"can't be looked through: {error}", ACCESS)
+            )
+            return
+        for entry in entries:
             path = f"{layout.STEPS_DATA_DIR}/{entry.name}"
             name, _, signature = entry.name.rpartition("_")
             if not (name and is_signature(signature)):

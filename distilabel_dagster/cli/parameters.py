@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 import yaml
 
+from distilabel_dagster.base.yaml_data import load_yaml
 from distilabel_dagster.errors import RuntimeParameterError
 from distilabel_dagster.pipeline import Pipeline
 
@@ -67,7 +68,7 @@ def _read_value(text: str) -> Any:
         pass
     if stripped.startswith(("[", "{", "'")):
         try:
-            return yaml.safe_load(stripped)
+            return load_yaml(stripped)
         except yaml.YAMLError:
             pass
     return text

@@ -23,6 +23,7 @@ from distilabel_dagster.ledger.usage import Usage, add_up
 
 _PACKAGE: Final = "distilabel_dagster"
 _LOOK_EVERY_S: Final = 0.5
+_LOOK_PATIENCE_S: Final = 5.0
 _SHARE_OF_LOOKING: Final = 0.05
 _SHOWN_BY_BARS: Final = (events.StepStarted, events.Progress, events.StepFinished)
 
@@ -174,7 +175,7 @@ class BarView:
                 yield
         finally:
             self._ended.set()
-            looking.join()
+            looking.join(_LOOK_PATIENCE_S)  # a daemon, which a disk that doesn't answer may hold up
 
     def show(self, event: events.RunEvent) -> None:
         """Show what happened."""

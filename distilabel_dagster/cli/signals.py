@@ -10,6 +10,8 @@ from typing import Any, Final
 from typing_extensions import Self
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S: Final = 10.0
+"""Seconds that what was told of a signal gets to take it in."""
 
 
 class StoppedBySignal(Exception):  # noqa: N818  (no error: what was asked for)
@@ -64,7 +66,7 @@ class SignalWatch:
             signal.set_wakeup_fd(self._fd_before)
             signal.signal(signal.SIGTERM, self._handler_before or signal.SIG_DFL)
             os.close(self._write_end)
-            self._thread.join()
+            self._thread.join(_PATIENCE_S)
             self._thread = None
 
     def _watch(self, read_end: int) -> None:

@@ -28,7 +28,7 @@ _TYPE_CHARACTERS: Final = 80
 _PIPELINE_CHARACTERS: Final = 8_000
 _HEADER_LINE: Final = "---"
 _HEADER: Final = re.compile(
-    r"\s*---[ \t]*\r?\n(?P<header>.*?)(?:\r?\n)?^---[ \t]*$", re.DOTALL | re.MULTILINE
+    r"\s*---[ \t]*\r?\n(?P<header>.*?)(?:\r?\n)?^---[ \t]*\r?$", re.DOTALL | re.MULTILINE
 )
 _ABOUT: Final = (
     "{rows:,} rows made by a pipeline of distilabel-dagster: synthetic data, written by language models and by the "

@@ -14,6 +14,7 @@ from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.footer import FOOTER_KEY
 from distilabel_dagster.cache.parquet_reading import read_parquet, read_parquet_schema
 from distilabel_dagster.cache.part_file import check_part, is_ours
+from distilabel_dagster.cache.part_numbers import find_part_numbers
 from distilabel_dagster.cache.shown_parts import Origin, check_shown_parts, find_origin
 from distilabel_dagster.cache.tables import unite_schemas
 from distilabel_dagster.distiset.distiset import Distiset, locate_beside, locate_file
@@ -80,7 +81,7 @@ def create_distiset(
     origin = find_origin(beside, storage_options)
     leaves = {
         leaf: DatasetDict({"train": load_dataset(fs, directory, leaf, enable_metadata, origin)})
-        for leaf, directory in _find_leaves(fs, prefix)
+        for leaf, directory in _find_leaves(fs, prefix, origin)
     }
     return Distiset(
         leaves,
@@ -150,16 +151,20 @@ def _find_data(fs: CacheFileSystem) -> tuple[str, str | None]:
     return "", None if parent.endswith(":/") else parent
 
 
-def _find_leaves(fs: CacheFileSystem, prefix: str) -> list[tuple[str, str]]:
+def _find_leaves(fs: CacheFileSystem, prefix: str, origin: Origin | None) -> list[tuple[str, str]]:
     """Names and directories of the leaf steps that have parts."""
     leaves, others = [], []
-    for name in fs.list_names(prefix.rstrip("/")):
+    listed = fs.list_names(prefix.rstrip("/"))
+    # A store's listing may lag behind, and the pipeline's file says what to ask for.
+    known = set() if fs.is_local or origin is None else {*origin.signatures}
+    for name in sorted({*listed, *known}):
         if name.startswith("."):
             continue
         found = _list_directory(fs, f"{prefix}{name}") or ()
-        if any(_is_part(part) for part in found):
+        first = f"{prefix}{name}/{layout.part_name(1)}"
+        if any(_is_part(part) for part in found) or (name in known and fs.exists(first)):
             leaves.append((name, f"{prefix}{name}"))
-        else:
+        elif name in listed:
             others.append(name)
     where = fs.full_path(prefix.rstrip("/"))
     if not leaves:
@@ -199,7 +204,7 @@ def _is_part(name: str) -> bool:
 def _part_names(fs: CacheFileSystem, directory: str) -> list[str]:
     """The parts of a directory by number, which begin at 1 and have no gap."""
     names = fs.list_names(directory)
-    parts = sorted((name for name in names if _is_part(name)), key=lambda name: layout.part_number(name) or 0)
+    parts = [layout.part_name(number) for number in find_part_numbers(fs, directory, filter(_is_part, names))]
     others = [
         name
         for name in names

@@ -168,8 +168,9 @@ class Engine:
             worker.kill()
         if self._opening.lease is not None:
             self._opening.lease.release()
-        if signal_number is not None and any(worker.tell_place() for worker in self._workers.values()):
-            end_with_main_thread(128 + signal_number)
+        if any(worker.tell_place() for worker in self._workers.values()):
+            is_whole = self._error is None and all(self._is_finished(name) for name in self._steps)
+            end_with_main_thread(128 + signal_number if signal_number is not None else int(not is_whole))
 
     def _prepare(self) -> RunStarted:
         """Drop what can't be used, and tell how far each step is."""

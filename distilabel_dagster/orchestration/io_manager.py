@@ -261,11 +261,12 @@ def _read_upstream_metadata(context: dg.InputContext) -> dict[str, Any]:
 
 
 def _check_known(fs: CacheFileSystem, key: dg.AssetKey, signature: str) -> None:
+    file = fs.full_path(layout.pipeline_file(signature))
     if not is_signature(signature) or not fs.exists(layout.pipeline_file(signature)):
         raise UnknownPartitionError(
             f"The asset {key.to_user_string()} can't be loaded: the cache {fs.url} has no pipeline with the signature "
-            f"`{signature}`, since there's no {signature}/{layout.PIPELINE_FILE}. Materialize its steps first, or set the "
-            "cache directory in which they were made.",
+            f"`{signature}`: there's no {file}. Materialize its steps first, or set the cache directory in which they were "
+            "made.",
             partition_key=signature,
         )
 

@@ -149,7 +149,10 @@ def _frozen_steps(frozen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _frozen_parameters(pipeline: Pipeline, frozen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Runtime parameters as they were frozen, for steps that still have them."""
+    """Runtime parameters that the signature covers, as they were frozen, for steps that still have them.
+
+    Others, such as batch sizes and where a store is, come from the code: the file may be somebody else's.
+    """
     found = {}
     for name, values in _frozen_steps(frozen).items():
         step = pipeline.dag.steps.get(name)
@@ -161,7 +164,7 @@ def _frozen_parameters(pipeline: Pipeline, frozen: Mapping[str, Any]) -> dict[st
 def _pick(names: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     picked: dict[str, Any] = {}
     for name, inner in names.items():
-        if name not in values:
+        if name not in values or name in NON_IDENTITY_FIELDS:
             continue
         if isinstance(inner, Mapping):
             if isinstance(values[name], Mapping):

@@ -21,7 +21,7 @@ from tests.fuzz.test_parts import footer_of, with_footer
 from tests.fuzz.watch import watched
 
 SHORT = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(SHORT, max_examples=2_000)
+LONG = settings(SHORT, max_examples=300)
 JSON_FILES = ["dataset_dict.json", "train/state.json", "train/dataset_info.json"]
 
 

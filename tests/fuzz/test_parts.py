@@ -33,7 +33,7 @@ ROWS = [
     {"text": "ü", "n": 3, "tags": None, "more": None},
 ]
 SHORT = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(SHORT, max_examples=30_000)
+LONG = settings(SHORT, max_examples=5_000)
 
 
 class MadeByFile(pa.ExtensionType):

@@ -22,7 +22,7 @@ from tests.fuzz.watch import watched
 DATA = as_data(build("memory://nowhere"))
 YAML, JSON = dump_yaml(DATA).encode(), json.dumps(DATA, indent=1).encode()
 SHORT = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(SHORT, max_examples=20_000)
+LONG = settings(SHORT, max_examples=5_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

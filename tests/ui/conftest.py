@@ -123,15 +123,20 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    path = tmp_path_factory.mktemp("dev") / "project"
-    Project.create(path, "line")
-    (path / "definitions.py").write_text(_DEFINITIONS.format(cache=str(path / "cache")))
+@contextlib.contextmanager
+def serve(path: Path, definitions: str, **environment: str) -> Iterator[Server]:
+    """Keep a `dagster dev` up for the length of the block.
+
+    Args:
+        path: the project's directory, with its dagster.yaml.
+        definitions: its definitions.py.
+        environment: what its processes find beside the present environment.
+    """
+    (path / "definitions.py").write_text(definitions)
     (path / "workspace.yaml").write_text((ROOT / "workspace.yaml").read_text())
     port, log = _free_port(), path / "dev.log"
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-    environment |= {"PYTHONPATH": str(ROOT), "SIDE_DIR": str(path / "side")}
+    inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    inherited |= {"PYTHONPATH": str(ROOT), "SIDE_DIR": str(path / "side")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
@@ -147,7 +152,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 str(port),
             ],
             cwd=path,
-            env=environment,
+            env={**inherited, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -162,4 +167,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.wait(timeout=30)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it has left behind, if anything
-        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    path = tmp_path_factory.mktemp("dev") / "project"
+    Project.create(path, "line")
+    with serve(path, _DEFINITIONS.format(cache=str(path / "cache"))) as made:
+        yield made

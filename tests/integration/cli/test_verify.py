@@ -155,6 +155,10 @@ def test_a_cache_that_is_empty_or_cannot_be_listed(command: Command, tmp_path: P
     code, _, err = command("cache", "verify", "--cache-dir", str(tmp_path / "file"))
     assert code == 1
     assert "can't be listed" in err
+    (tmp_path / "steps_data").write_text("")
+    code, out, _ = command("cache", "verify", "--cache-dir", str(tmp_path))
+    assert code == 1
+    assert f"damage    {tmp_path / 'steps_data'} can't be looked through" in out
 
 
 def test_what_stands_in_a_files_place_is_named_and_moved_away(
@@ -176,6 +180,21 @@ def test_what_stands_in_a_files_place_is_named_and_moved_away(
     assert (keep / "00001.parquet.set-aside").is_dir()
     assert shown.with_name("00001.parquet.set-aside").is_symlink()
     assert len(build_pipeline(str(directory)).run()["keep"]["train"]) == 3
+
+
+def test_a_stranger_with_the_name_of_a_part_is_told_and_read_by_nobody(
+    command: Command, directory: Path, pipeline: Pipeline
+) -> None:
+    keep = step_dir(directory, pipeline, "keep")
+    content = (keep / "00001.parquet").read_bytes()
+    for name in ("000001.parquet", "00000.parquet", "00001.parquet.bak"):
+        (keep / name).write_bytes(content)
+    code, out, _ = command("cache", "verify", "--cache-dir", str(directory))
+    assert code == 0
+    for name in ("000001.parquet", "00000.parquet", "00001.parquet.bak"):
+        assert f"note      {keep / name} isn't of this package" in out
+    assert len(build_pipeline(str(directory)).run()["keep"]["train"]) == 3
+    assert (keep / "00001.parquet").read_bytes() == content
 
 
 def test_list_and_show_stand_damage(command: Command, directory: Path, pipeline: Pipeline) -> None:

@@ -9,8 +9,8 @@ from typing import Literal
 
 Obstacle = Literal["permission", "io error"]
 TRUNCATE_EVERY = 64
-MOST_FLIPS = 48
-SAMPLE = 6
+MOST_FLIPS = 32
+SAMPLE = 4
 
 
 @dataclass(frozen=True, slots=True)

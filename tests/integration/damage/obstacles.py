@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,8 +68,14 @@ def give_up_privilege() -> None:
 
 
 @contextmanager
-def standing_before(obstacle: Obstacle | None, path: Path) -> Iterator[None]:
-    """Have a file that can't be read for the length of the block."""
+def standing_before(obstacle: Obstacle | None, path: Path, names: Collection[Path]) -> Iterator[None]:
+    """Have a file that can't be read for the length of the block.
+
+    Args:
+        obstacle: what hinders it, if anything does.
+        path: the file.
+        names: all its names.
+    """
     if obstacle == "permission":
         mode = path.stat().st_mode
         path.chmod(0)
@@ -79,22 +85,23 @@ def standing_before(obstacle: Obstacle | None, path: Path) -> Iterator[None]:
             if path.exists():
                 path.chmod(mode)
     elif obstacle == "io error":
-        with _failing_reads(path):
+        with _failing_reads(path, names):
             yield
     else:
         yield
 
 
 @contextmanager
-def _failing_reads(path: Path) -> Iterator[None]:
+def _failing_reads(path: Path, names: Collection[Path]) -> Iterator[None]:
     """Have the system fail when the file is read, as a broken disk does; opening it goes well."""
     inode = path.stat().st_ino
 
     def wrap(real: Any) -> Any:
         def opened(file: Any, *args: Any, **kwargs: Any) -> Any:
             made = real(file, *args, **kwargs)
-            is_read = getattr(made, "readable", lambda: False)()
-            if is_read and os.fstat(made.fileno()).st_ino == inode:
+            is_read = isinstance(file, str | os.PathLike) and getattr(made, "readable", lambda: False)()
+            # Numbers of files come again, so the name counts too.
+            if is_read and Path(file) in names and os.fstat(made.fileno()).st_ino == inode:
                 return _BrokenFile(made)
             return made
 

@@ -132,7 +132,7 @@ def test_a_damaged_pipeline_file_gives_the_partition_or_an_error(
             site = originals[case.state].site.copy(tmp_path / "cache")
             path = case.find(site)
             case.harm(site, path)
-            with standing_before(case.obstacle, path):
+            with standing_before(case.obstacle, path, [path]):
                 ends[run_in_time(lambda site=site: materialize(site, instance), PATIENCE_S)] += 1
             shutil.rmtree(site.root)
     assert ends["found"] > 0

@@ -119,7 +119,7 @@ class _Trial:
         harmed = [path] if self._case.also is None else [path, self._case.also(site)]
         self._names = {other for each in harmed for other in _names_of(each, site.root)}
         self._case.harm(site, path)
-        with standing_before(self._case.obstacle, path):
+        with standing_before(self._case.obstacle, path, self._names):
             yield site, path
 
     def _verify(self, site: Site) -> None:
@@ -160,6 +160,8 @@ class _Trial:
             return {leaf: loaded[leaf]["train"].to_list() for leaf in loaded}
 
         found: dict[str, Callable[[], dict[str, Rows]]] = {"create_distiset": read_distiset}
+        if not self._case.is_about_rows:
+            return found
         for leaf in LEAVES:
             found[f"load {leaf}"] = lambda leaf=leaf: load_leaf(leaf, datasets.Dataset)
             found[f"load {leaf} as a table"] = lambda leaf=leaf: load_leaf(leaf, pa.Table)

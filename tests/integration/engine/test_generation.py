@@ -47,7 +47,7 @@ def failure(kind: str) -> ModelCallError:
 
 
 def test_rows_keep_their_order_whatever_answers_first(bench: Make, server: Server) -> None:
-    server.delay_s = lambda text: 0.0005 * (40 - int(text[1:]))
+    server.delay_s = lambda text: 0.005 * (40 - int(text[1:]))
     run = bench(one_task(40))
     run.go()
     assert answers(run.rows("ask")) == [f"q{n}#0" for n in range(40)]

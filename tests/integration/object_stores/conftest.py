@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,11 @@ class Store:
     def build(self, **options: Any) -> Pipeline:
         return pipelines.build(self.url, **options)
 
-    def run(self, **options: Any) -> Distiset:
-        return self.build(**options).run()
+    def run(self, *, use_cache: bool = True, **options: Any) -> Distiset:
+        return self.build(**options).run(use_cache=use_cache)
+
+    def files(self) -> CacheFileSystem:
+        return CacheFileSystem(self.url)
 
     def start(self, **env: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -104,6 +108,17 @@ class Store:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return told
+
+    def wait_for(self, process: "subprocess.Popen[str]", is_reached: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not is_reached():
+            assert process.poll() is None, f"ended before it could be killed: {process.communicate()}"
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def kill(self, process: "subprocess.Popen[str]") -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
     def computed(self, step: str) -> Counter[int]:
         """How often a step was given each row, in all runs."""
@@ -149,7 +164,3 @@ def rows_of(distiset: Distiset) -> dict[str, list[dict[str, Any]]]:
 
 
 EXPECTED = {leaf: pipelines.expected(leaf) for leaf in ("left", "right")}
-
-
-def open_files(store: Store) -> CacheFileSystem:
-    return CacheFileSystem(store.url)

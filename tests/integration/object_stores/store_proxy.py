@@ -23,7 +23,7 @@ _ERRORS: dict[str, tuple[int, str]] = {
 }
 _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
-_HOP_BY_HOP = frozenset({"connection", "content-length", "host", "keep-alive", "transfer-encoding"})
+_HOP_BY_HOP = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
 
 
 @dataclass
@@ -91,9 +91,9 @@ class StoreProxy:
 
     async def _start(self) -> str:
         self._session = aiohttp.ClientSession(auto_decompress=False)
-        self._runner = web.ServerRunner(web.Server(self._handle))
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         return f"http://{host}:{port}"
@@ -106,7 +106,10 @@ class StoreProxy:
         key = unquote(request.rel_url.raw_path).lstrip("/")
         fault = self.weather.always(request.method, key) or self._draw()
         self.requests.append(Request(request.method, key, fault))
-        body = await request.content.read()
+        if request.headers.get("Expect", "").lower() == "100-continue" and fault != "hang":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        body = await request.content.read() if fault != "hang" else b""
         if fault in _ERRORS:
             return _refuse(fault)
         if fault == "hang":
@@ -120,6 +123,8 @@ class StoreProxy:
             return _drop(request)
         if fault == "truncate" and len(content) > 1 and request.method == "GET":
             return await _truncate(request, answer, content)
+        if request.method == "HEAD":
+            return await _answer_head(request, answer)
         return web.Response(status=answer.status, headers=_end_to_end(answer.headers), body=content)
 
     def _draw(self) -> Fault | None:
@@ -202,6 +207,13 @@ def _drop(request: web.BaseRequest) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
+
+
+async def _answer_head(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=_end_to_end(answer.headers))
+    response.content_length = int(answer.headers.get("Content-Length", 0))
+    await response.prepare(request)
+    return response
 
 
 async def _truncate(

@@ -139,3 +139,36 @@ def test_leaf_without_rows_has_no_sample() -> None:
     card = build_card(configs(a=[]), {}, name="n")
     assert "Rows: 0 in `train`" in card
     assert "json" not in dict(fenced_blocks(card))
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("# no header", {}),
+        ("---\nlicense: mit\n---\n# A card", {"license": "mit"}),
+        ("\n---\r\ntags:\r\n- a\r\n---\r\ntext", {"tags": ["a"]}),
+        ("---\n---\ntext", {}),
+        ("---\na: 1", {}),
+    ],
+)
+def test_a_cards_header_is_read(text: str, header: dict[str, Any]) -> None:
+    assert read_header(text) == header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "- a",
+        "5",
+        "a: !!python/name:os.system x",
+        "a: 1\na: 2",
+        "1: 2",
+        "a: &a [*a]",
+        "[" * 500,
+        "a: [",
+        "a: 2024-99-99",
+    ],
+)
+def test_a_header_that_is_no_mapping_is_told(header: str) -> None:
+    with pytest.raises(ValueError, match="the header of the card that is there"):
+        read_header(f"---\n{header}\n---\ntext")

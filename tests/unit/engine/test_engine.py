@@ -353,7 +353,7 @@ def test_a_run_that_fails_gives_its_lease_back() -> None:
     BODIES.update(a=fail)
     bench = Bench(chain("a"))
     events = bench.start(on_error="raise")
-    bench.engine._acquire = lambda steps: lease
+    bench.engine._opening._acquire = lambda steps: lease
     with pytest.raises(StepProcessError):
         list(events)
     assert lease.released == 1
