@@ -1,5 +1,7 @@
 """Listings that tell of yesterday: what was written lately isn't in them, and what was removed still is."""
 
+import pytest
+
 from tests.integration.object_stores import pipelines
 from tests.integration.object_stores.conftest import EXPECTED, Store, rows_of
 from tests.integration.object_stores.store_proxy import StoreProxy

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-import urllib.error
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -156,40 +155,11 @@ def test_a_run_goes_on_when_its_code_location_is_reloaded(dev: Server, server: L
     assert server.count() == 2 * ROWS
 
 
-def test_a_run_goes_on_when_its_code_server_is_killed(dev: Server, server: LLMServer) -> None:
-    server.configure(latency_s=1.0)
-    run_id = launch(dev, "asking")
-    dev.wait_until(lambda: server.state()["ended"] >= AT_ONCE)
-    (worker,) = [each for each in processes_of_runs(dev) if is_started_by_server(dev, each)]
-    os.kill(worker.parent, signal.SIGKILL)
-    server.configure(latency_s=0.1)
-
-    def ended() -> bool:  # the web server has no answers now
-        run = instance_of(dev).get_run_by_id(run_id)
-        return run is not None and run.is_finished
-
-    dev.wait_until(ended)
-    run = instance_of(dev).get_run_by_id(run_id)
-    assert run is not None
-    assert run.status == dg.DagsterRunStatus.SUCCESS
-    assert server.count() == 2 * ROWS
-    dev.wait_until(lambda: is_loaded(dev))
-
-
 def is_started_by_server(dev: Server, process: Process) -> bool:
     parents = {each.pid: each for each in list_session(dev.process.pid)}
     return (
         "dagster" in parents[process.parent].command and "spawn_main" not in parents[process.parent].command
     )
-
-
-def is_loaded(dev: Server) -> bool:
-    """Whether the code location is there again."""
-    try:
-        found = dev.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
-    except urllib.error.HTTPError:
-        return False
-    return bool(found["repositoriesOrError"].get("nodes"))
 
 
 def test_a_killed_run_of_the_command_line_gives_its_place_in_the_pool_free(
@@ -229,3 +199,23 @@ def stoppable_job(dev: Server) -> Callable[[], Any]:
         )
 
     return start
+
+
+def test_a_run_goes_on_when_its_code_server_is_killed(dev: Server, server: LLMServer) -> None:
+    """The last one here: Dagster's proxy may take its time to start another."""
+    server.configure(latency_s=1.0)
+    run_id = launch(dev, "asking")
+    dev.wait_until(lambda: server.state()["ended"] >= AT_ONCE)
+    (worker,) = [each for each in processes_of_runs(dev) if is_started_by_server(dev, each)]
+    os.kill(worker.parent, signal.SIGKILL)
+    server.configure(latency_s=0.1)
+
+    def ended() -> bool:  # the web server has no answers now
+        run = instance_of(dev).get_run_by_id(run_id)
+        return run is not None and run.is_finished
+
+    dev.wait_until(ended)
+    run = instance_of(dev).get_run_by_id(run_id)
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert server.count() == 2 * ROWS
