@@ -28,6 +28,9 @@ from distilabel_dagster.errors import CacheDirectoryError, DamagedFileError, Ste
 _PROBE: Final = ".probe"
 _UNFINISHED_FOR_S: Final = 60.0
 _FLAT: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"})
+_TRIES_OF_DRIVER: Final = 2
+"""Its own five would make one of a store that doesn't answer take half an hour to be told."""
+
 _UNKNOWN_TO_STORE: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
 
@@ -70,7 +73,11 @@ class CacheFileSystem:
             if "://" not in text:
                 self._fs, self.root = fsspec.filesystem("file"), str(Path(text).expanduser().absolute())
             else:
-                self._fs, self.root = url_to_fs(text, **options)
+                # What a listing says of a file's size is old as soon as another process writes that anew.
+                unlisted = {"use_listings_cache": False} if text.partition("://")[0] in _FLAT else {}
+                self._fs, self.root = url_to_fs(text, **{**unlisted, **options})
+                if hasattr(self._fs, "retries"):  # s3fs: of what botocore has tried five times already
+                    self._fs.retries = _TRIES_OF_DRIVER
         except (ValueError, ImportError, OSError, RuntimeError) as error:
             raise CacheDirectoryError(
                 f"The cache directory `{text}` can't be used: {error}. Give a local path or an fsspec URL whose "

@@ -1,5 +1,6 @@
 """Which parts a directory holds, where a store's listings may lag behind what it holds."""
 
+import itertools
 from collections.abc import Iterable
 
 from distilabel_dagster.cache import layout
@@ -11,8 +12,8 @@ def find_part_numbers(fs: CacheFileSystem, directory: str, names: Iterable[str])
 
     Object stores may list what was written a moment ago only later, and what was removed for a while still. They
     know each object when they're asked for it. So parts are asked for one by one behind those that are listed, until one
-    isn't there: a part that a listing leaves out is never taken for absent. One that is listed and gone may be among
-    the numbers; reading it tells.
+    isn't there, and from the last one back, until one is. A part that a listing leaves out is never taken for absent. One
+    that's listed, gone, and followed by others may be among the numbers; reading it tells.
 
     Args:
         fs: the cache's files.
@@ -20,11 +21,16 @@ def find_part_numbers(fs: CacheFileSystem, directory: str, names: Iterable[str])
         names: what `list_names` gave.
     """
     listed = {number for name in names if (number := layout.part_number(name)) is not None}
-    if True:
+    if fs.is_local:
         return sorted(listed)
-    found: list[int] = []
-    number = 1
-    while number in listed or fs.exists(f"{directory}/{layout.part_name(number)}"):
-        found.append(number)
-        number += 1
-    return found + sorted(each for each in listed if each > number)
+
+    def is_there(number: int) -> bool:
+        return fs.exists(f"{directory}/{layout.part_name(number)}")
+
+    next_number = next(
+        number for number in itertools.count(1) if number not in listed and not is_there(number)
+    )
+    found = list(range(1, next_number))
+    while found and not is_there(found[-1]):
+        del found[-1]
+    return found + [number for number in sorted(listed) if number > next_number and is_there(number)]

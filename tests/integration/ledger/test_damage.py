@@ -234,7 +234,7 @@ def test_one_bit_is_noticed_or_does_no_harm(original: Path, tmp_path: Path) -> N
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
 def test_any_bit_is_noticed_or_does_no_harm(original: Path, tmp_path: Path) -> None:
-    flip_bits(original, tmp_path, 400)
+    flip_bits(original, tmp_path, 250)
 
 
 def cut_files(original: Path, directory: Path, step: int) -> None:
@@ -250,7 +250,7 @@ def test_a_file_that_is_cut_is_noticed_or_does_no_harm(original: Path, tmp_path:
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
 def test_a_file_cut_anywhere_is_noticed_or_does_no_harm(original: Path, tmp_path: Path) -> None:
-    cut_files(original, tmp_path, 1_031)
+    cut_files(original, tmp_path, 1_543)
 
 
 def test_what_a_structure_leads_to_no_more_is_found_again(ledgers: Ledgers, tmp_path: Path) -> None:

@@ -311,6 +311,12 @@ def test_a_kill_at_any_moment_of_a_repair_loses_nothing(ledgers: Ledgers, tmp_pa
     assert interrupted >= 6
 
 
+def store_and_end(path: Path, number: int) -> None:
+    ledger = ResponseLedger(str(path))
+    ledger.store([pay(number)])
+    ledger.close()
+
+
 def test_who_writes_meanwhile_is_not_lost(at_rest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage_answer(at_rest, 3)
     salvage = repair_module._salvage
@@ -319,7 +325,7 @@ def test_who_writes_meanwhile_is_not_lost(at_rest: Path, monkeypatch: pytest.Mon
     def salvage_slowly(*arguments: Any) -> Any:
         salvaged = salvage(*arguments)
         if numbers:
-            ResponseLedger(str(at_rest)).store([pay(numbers.pop())])
+            store_and_end(at_rest, numbers.pop())
         return salvaged
 
     monkeypatch.setattr(repair_module, "_salvage", salvage_slowly)
@@ -335,7 +341,7 @@ def test_who_writes_all_the_time_is_told(at_rest: Path, monkeypatch: pytest.Monk
 
     def salvage_slowly(*arguments: Any) -> Any:
         salvaged = salvage(*arguments)
-        ResponseLedger(str(at_rest)).store([pay(900)])
+        store_and_end(at_rest, 900)
         return salvaged
 
     monkeypatch.setattr(repair_module, "_salvage", salvage_slowly)

@@ -1,5 +1,6 @@
 """An S3 server on loopback, and a proxy before it that spoils what it's told to."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -146,9 +147,11 @@ class Store:
         prefix = self.url.removeprefix(f"s3://{BUCKET}/") + "/"
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-        return {
-            key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys
-        }
+        found = {}
+        for key in keys:
+            with contextlib.suppress(client.exceptions.NoSuchKey):  # a run may remove it meanwhile
+                found[key.removeprefix(prefix)] = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return found
 
 
 @pytest.fixture
@@ -164,3 +167,9 @@ def rows_of(distiset: Distiset) -> dict[str, list[dict[str, Any]]]:
 
 
 EXPECTED = {leaf: pipelines.expected(leaf) for leaf in ("left", "right")}
+
+
+def count_parts(store: Store, step: str) -> int:
+    return sum(
+        name.startswith(f"steps_data/{step}_") and name.endswith(".parquet") for name in store.objects()
+    )

@@ -23,6 +23,7 @@ _ERRORS: dict[str, tuple[int, str]] = {
 }
 _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
+_SIGNED = frozenset({"authorization", "x-amz-date", "x-amz-content-sha256"})
 _HOP_BY_HOP = frozenset({"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"})
 
 
@@ -33,7 +34,7 @@ class Weather:
     Attributes:
         shares: fault -> the share of requests that meet it.
         always: gives the fault that a request meets in any case, told its method and key; None for none.
-        stale_s: for how long a listing doesn't know of what was written, and still has what was removed.
+        stale_s: for how long a listing says what was the case before an object was written or removed.
         delay_s: how long a delayed request waits.
         seed: what is drawn with.
     """
@@ -73,8 +74,7 @@ class StoreProxy:
         self.weather = Weather(**weather)
         self.requests: list[Request] = []
         self._random = random.Random(self.weather.seed)
-        self._written_at: dict[str, float] = {}
-        self._removed: dict[str, tuple[float, bytes]] = {}
+        self._before: dict[str, tuple[float, bytes]] = {}
 
     def __enter__(self) -> "StoreProxy":
         self._thread.start()
@@ -138,8 +138,8 @@ class StoreProxy:
     async def _pass_on(
         self, request: web.BaseRequest, key: str, body: bytes
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        if request.method == "DELETE":
-            await self._remember(key)
+        if request.method in ("DELETE", "PUT") and self.weather.stale_s:
+            await self._remember(key, request.headers)
         async with self._session.request(
             request.method,
             URL(self._target + request.raw_path, encoded=True),
@@ -148,45 +148,46 @@ class StoreProxy:
             allow_redirects=False,
         ) as answer:
             content = await answer.read()
-        if request.method == "PUT" and answer.status == 200:
-            self._written_at[key] = time.monotonic()
-            self._removed.pop(key, None)
         query = parse_qs(request.query_string)
         if request.method == "GET" and "list-type" in query and self.weather.stale_s:
             prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
             content = self._make_stale(content, key.rstrip("/"), prefix, delimiter)
         return answer, content
 
-    async def _remember(self, key: str) -> None:
-        """Keep what a listing says of an object that is about to be removed."""
-        async with self._session.head(URL(f"{self._target}/{key}")) as found:
-            if found.status != 200:
-                return
-            _, _, name = key.partition("/")
-            said = (
-                f"<Contents><Key>{name}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
-                f"<ETag>{found.headers['ETag']}</ETag><Size>{found.headers['Content-Length']}</Size>"
-                "<StorageClass>STANDARD</StorageClass></Contents>"
-            )
-        self._removed[key] = (time.monotonic(), said.encode())
+    async def _remember(self, key: str, headers: Any) -> None:
+        """Keep what a listing says of an object that is about to be changed; nothing where there's none yet."""
+        if self._before.get(key, (0.0, b""))[0] > time.monotonic() - self.weather.stale_s:
+            return
+        said = b""
+        # The server only looks whether there's a signature.
+        signed = {name: value for name, value in headers.items() if name.lower() in _SIGNED}
+        async with self._session.head(URL(f"{self._target}/{key}"), headers=signed) as found:
+            if found.status == 200:
+                _, _, name = key.partition("/")
+                said = (
+                    f"<Contents><Key>{name}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+                    f"<ETag>{found.headers['ETag']}</ETag><Size>{found.headers['Content-Length']}</Size>"
+                    "<StorageClass>STANDARD</StorageClass></Contents>"
+                ).encode()
+        self._before[key] = (time.monotonic(), said)
 
     def _make_stale(self, content: bytes, bucket: str, prefix: str, delimiter: str) -> bytes:
-        """Leave out what was written lately, and put in what was removed lately."""
+        """Say of what was changed lately what was the case before."""
         oldest = time.monotonic() - self.weather.stale_s
+        before = {
+            key.removeprefix(f"{bucket}/"): said for key, (at, said) in self._before.items() if at > oldest
+        }
 
         def keep(entry: "re.Match[bytes]") -> bytes:
             name = _KEY.search(entry.group()).group(1).decode()  # type: ignore[union-attr]  # each has a key
-            is_new = self._written_at.get(f"{bucket}/{name}", 0.0) > oldest
-            return b"" if is_new else entry.group()
+            return b"" if name in before else entry.group()
 
-        content = _CONTENTS.sub(keep, content)
-        back = b""
-        for key, (at, said) in self._removed.items():
-            name = key.removeprefix(f"{bucket}/")
-            is_there = name.startswith(prefix) and not (delimiter and delimiter in name[len(prefix) :])
-            if at > oldest and is_there and f"<Key>{name}</Key>".encode() not in content:
-                back += said
-        return content.replace(b"</ListBucketResult>", back + b"</ListBucketResult>")
+        old = b"".join(
+            said
+            for name, said in before.items()
+            if name.startswith(prefix) and not (delimiter and delimiter in name[len(prefix) :])
+        )
+        return _CONTENTS.sub(keep, content).replace(b"</ListBucketResult>", old + b"</ListBucketResult>")
 
     def count(self, fault: Fault | None = None) -> int:
         """How many requests met a fault, or any."""
