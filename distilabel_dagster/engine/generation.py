@@ -19,6 +19,7 @@ from distilabel_dagster.engine.tally import Tally
 from distilabel_dagster.engine.worker import ENDS_RUN
 from distilabel_dagster.errors import CacheError, CostLimitError, ModelCallError, ModelUnavailableError
 from distilabel_dagster.ledger.calls import FailedAttempt, Paid, StepInRun, StoredResponse
+from distilabel_dagster.ledger.responses import DAMAGED_ANSWER
 from distilabel_dagster.models.limits import CallsStopped
 from distilabel_dagster.models.model import RemoteModel
 from distilabel_dagster.models.retries import call_with_retries
@@ -186,6 +187,8 @@ class StepCalls:
         try:
             while left:
                 begun = await self.generation.io.begin(self.in_run(model.model_name, model.endpoint), left)
+                # What has begun is that of all who asked in the same round.
+                self.tally.failures[DAMAGED_ANSWER] += len(begun.damaged.intersection(left))
                 for key in (key for key in left if key in begun.found):
                     self.tally.reused += 1
                     self._resolve(key, Outcome(begun.found[key].response))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +16,7 @@ from distilabel_dagster.ledger.calls import (
     StepInRun,
     StoredResponse,
 )
+from distilabel_dagster.ledger.processes import read_elapsed
 from distilabel_dagster.ledger.responses import ResponseLedger
 
 _SILENT_AFTER_S: Final = 20.0
@@ -75,12 +75,12 @@ class LedgerIO:
         self._worker: ThreadWorker | None = None
         self._round: _Round | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._reached_at = time.monotonic()
+        self._reached_at = read_elapsed()
 
     @property
     def is_silent(self) -> bool:
         """Whether the ledger wasn't reached for so long (a pause, a machine asleep) that others may have taken over."""
-        return time.monotonic() - self._reached_at > _SILENT_AFTER_S
+        return read_elapsed() - self._reached_at > _SILENT_AFTER_S
 
     def open(self) -> ResponseLedger | None:
         """Give the ledger, ready for claims; from any thread, while nothing is written.
@@ -164,7 +164,7 @@ class LedgerIO:
     ) -> None:
         try:
             done.set_result(await self.run(function, turn))
-            self._reached_at = time.monotonic()
+            self._reached_at = read_elapsed()
         except Exception as error:  # noqa: BLE001  (handed to all that wait)
             done.set_exception(error)
 

@@ -19,7 +19,7 @@ from distilabel_dagster.errors import (
     StepProcessError,
 )
 from distilabel_dagster.ledger.calls import Paid, StepInRun, StoredResponse
-from distilabel_dagster.ledger.responses import ResponseLedger
+from distilabel_dagster.ledger.responses import DAMAGED_ANSWER, ResponseLedger
 from tests.integration.engine.llm_runs import Ask, LedgerBench, OneByOneLLM, Server, SimLLM
 from tests.unit.engine.runs import Numbers
 
@@ -399,7 +399,7 @@ class BrokenAtBegin(ResponseLedger):
 
 def test_a_ledger_that_cannot_claim_ends_the_run(bench: Make, server: Server) -> None:
     def declare() -> None:
-        load = Numbers(name="load", count=40, batch_size=4)
+        load = Numbers(name="load", count=400, batch_size=4)
         load.connect(Ask(name="a", llm=SimLLM(), input_batch_size=4))
         load.connect(Ask(name="b", llm=SimLLM(), input_batch_size=3))
 
@@ -501,3 +501,26 @@ def test_a_run_that_was_paused_takes_what_others_paid_for_meanwhile(
     run.go()
     assert answers(run.rows("ask")).count("theirs") == len(theirs) > 3
     assert server.calls <= 12 - len(theirs) + 3
+
+
+def test_a_machine_that_slept_counts_as_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of `time.monotonic` stands still meanwhile, and others take calls over by one that doesn't."""
+    elapsed = 1_000.0
+    monkeypatch.setattr(ledger_io, "read_elapsed", lambda: elapsed)
+    io = ledger_io.LedgerIO(lambda: None)
+    assert not io.is_silent
+    elapsed += 3_600.0
+    assert io.is_silent
+
+
+def test_a_damaged_answer_is_counted_in_the_run_that_asks_again(bench: Make, server: Server) -> None:
+    first, second = bench(one_task()), bench(one_task())
+    first.go()
+    with sqlite3.connect(str(first.path)) as connection:
+        connection.execute(
+            "update responses set latency_s = latency_s + 1 where key = (select min(key) from responses)"
+        )
+    second.go()
+    assert server.calls == 21
+    (usage,) = [event.usage for event in second.stops(StepFinished) if event.step == "ask"]
+    assert (usage.calls, usage.calls_reused, usage.failures) == (20 + 1, 19, {DAMAGED_ANSWER: 1})
