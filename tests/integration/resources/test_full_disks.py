@@ -79,7 +79,7 @@ def test_a_disk_of_any_size(size: str, way: str, make_disk: MakeDisk, make_runs:
     check_resumed(runs)
 
 
-@pytest.mark.parametrize("inodes", [8, 20, 26])
+@pytest.mark.parametrize("inodes", [8, 14, 18])
 def test_a_disk_that_holds_no_more_files(inodes: int, make_disk: MakeDisk, make_runs: MakeRuns) -> None:
     disk = make_disk(f"nr_inodes={inodes}")
     runs = make_runs(disk.path / "cache")
@@ -96,8 +96,9 @@ def test_a_disk_that_becomes_read_only(make_disk: MakeDisk, make_runs: MakeRuns)
     runs = make_runs(disk.path / "cache")
     process = runs.start("python", BATCH_S="0.3")
     runs.wait_for_parts(process, "large", 2)
-    # The lazy way of `mount -o remount,ro` that works with files open for writing: of the mount, not its file system.
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk.path)], check=True)
+    # Of the mount, not its file system: so it's refused only in the moments in which a file is open for writing.
+    while subprocess.run(["mount", "-o", "remount,bind,ro", str(disk.path)], check=False).returncode:
+        assert process.poll() is None
     ended = runs.finish(process)
     check_end(ended, "python", "Read-only file system", "Check the path and its permissions")
     assert runs.computed("large").total() < 120

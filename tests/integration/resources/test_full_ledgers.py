@@ -95,7 +95,7 @@ def test_answers_are_kept_when_there_is_no_space_for_rows(
     ledger = tmp_path / "ledger.sqlite"
     with pytest.raises(CacheFullError, match=r"parquet can't be written: No space left on device"):
         build(disk.path / "cache", ledger, server).run()
-    assert 0 < count_calls(server).total() < ROWS
+    assert 0 < count_calls(server).total() <= ROWS
     disk.resize("size=64m")
     rows = rows_of(build(disk.path / "cache", ledger, server))
     assert count_calls(server).total() == ROWS, "nothing is paid twice"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.resources.conftest import Disk
 from tests.integration.resources.test_errors_of_the_system import EXPECTED, Moments, build, meeting, rows_of
 
 
@@ -52,11 +53,17 @@ def test_a_directory_in_the_place_of_the_log_is_left_alone(
 
 
 def test_a_log_on_a_full_disk_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, bind: Callable[[str, Path], None]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    make_disk: Callable[[str], Disk],
+    bind: Callable[[str, Path], None],
 ) -> None:
-    log = find_log(tmp_path)
+    full = make_disk("size=16k").path / "full"
+    with pytest.raises(OSError, match="No space left"):
+        full.write_bytes(bytes(2**20))
+    log = find_log(tmp_path / "cache")
     log.touch()
-    bind("/dev/full", log)
+    bind(str(full), log)
     with caplog.at_level(logging.WARNING):
-        assert rows_of(build(tmp_path).run()) == EXPECTED
+        assert rows_of(build(tmp_path / "cache").run()) == EXPECTED
     assert "No space left on device" in caplog.text

@@ -46,7 +46,8 @@ def test_stopped_job_commits_what_it_has_begun(
     run = project.latest_run()
     assert run.status == dg.DagsterRunStatus.FAILURE
     messages = project.messages(run)
-    assert "Stop requested (SIG" in "\n".join(messages)
+    # By the signal's name, unless it came while Dagster stored a result.
+    assert "Stop requested (" in "\n".join(messages)
     for name, store in project.stores().items():
         rows = sum(record.size for record in store.records)
         told = f"Step `{name}`: stop received, {rows} rows are committed"
