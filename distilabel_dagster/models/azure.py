@@ -98,7 +98,7 @@ class AzureOpenAILLM(OpenAILLM):
     def _further_secrets(self) -> list[SecretStr | None]:
         return [self.azure_ad_token]
 
-    def _build_client(self) -> Any:
+    def _build_client(self, http: Any) -> Any:
         from openai import AsyncAzureOpenAI
 
         # Where there's a key as well the token is left out: the SDK takes one of them.
@@ -112,6 +112,6 @@ class AzureOpenAILLM(OpenAILLM):
             "azure_deployment": self.model,
             "api_version": self.api_version,
             **credential,
-            **self._client_settings(),
+            **self._client_settings(http),
         }
         return AsyncAzureOpenAI(**settings)

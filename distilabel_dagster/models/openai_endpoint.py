@@ -16,6 +16,7 @@ from distilabel_dagster.base.serializable import PACKAGE, is_secret
 from distilabel_dagster.errors import MissingDependencyError, ModelCallError, ModelError
 from distilabel_dagster.models.deadlines import within
 from distilabel_dagster.models.model import RemoteModel
+from distilabel_dagster.models.openai_sender import OpenAISender
 from distilabel_dagster.models.prices import estimate_cost_usd
 from distilabel_dagster.models.provider_errors import (
     build_call_error,
@@ -74,7 +75,7 @@ class OpenAIEndpoint(RemoteModel):
         default=120, description="The number of seconds that one attempt of a call may take."
     )
 
-    _clients: dict[Any, Any] = PrivateAttr(default_factory=dict)
+    _senders: dict[Any, OpenAISender] = PrivateAttr(default_factory=dict)
 
     @field_validator("base_url")
     @classmethod
@@ -137,7 +138,7 @@ class OpenAIEndpoint(RemoteModel):
 
         try:
             # The SDK's own time-outs are off: they count from byte to byte, so that a dripping answer would never end.
-            answer = await within(self._client().post(path, cast_to=object, body=body), self.timeout_s)
+            answer = await within(self._sender().post(path, body), self.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             failure = self._failure("timeout")
         except (OpenAIError, ValueError) as error:
@@ -186,25 +187,25 @@ class OpenAIEndpoint(RemoteModel):
             secrets=self._secrets(body or {}),
         )
 
-    def _client(self) -> Any:
-        """The client of the running event loop: its connections belong to that loop."""
+    def _sender(self) -> OpenAISender:
+        """What sends requests in the running event loop: its connections belong to that loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = self._build_client()
-        return self._clients[loop]
+        if loop not in self._senders:
+            self._senders[loop] = OpenAISender(self._build_client, self._build_http_client())
+        return self._senders[loop]
 
-    def _build_client(self) -> Any:
+    def _build_client(self, http: Any) -> Any:
         from openai import AsyncOpenAI
 
         return AsyncOpenAI(
-            base_url=self.endpoint, api_key=self._key_or_placeholder(), **self._client_settings()
+            base_url=self.endpoint, api_key=self._key_or_placeholder(), **self._client_settings(http)
         )
 
     def _key_or_placeholder(self) -> str:
         # The SDK would look for a key elsewhere where it gets none.
         return _reveal(self.api_key) or _NO_KEY
 
-    def _client_settings(self) -> dict[str, Any]:
+    def _build_http_client(self) -> Any:
         from openai import DefaultAioHttpClient, Timeout
 
         # The HTTP library is another one in older versions of the SDK, which shows its classes as its own; their
@@ -214,8 +215,11 @@ class OpenAIEndpoint(RemoteModel):
         limits = library.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEP_ALIVE_S
         )
+        return DefaultAioHttpClient(limits=limits, timeout=None)
+
+    def _client_settings(self, http: Any) -> dict[str, Any]:
         return {
-            "http_client": DefaultAioHttpClient(limits=limits, timeout=None),
+            "http_client": http,
             "timeout": None,
             # Retries are made around the attempt, where limits and the ledger are.
             "max_retries": 0,
@@ -242,9 +246,9 @@ class OpenAIEndpoint(RemoteModel):
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
+        sender = self._senders.pop(asyncio.get_running_loop(), None)
+        if sender is not None:
+            await sender.close()
 
 
 def _reveal(secret: Any) -> str | None:

@@ -68,7 +68,7 @@ def test_no_more_calls_are_in_flight_than_allowed(endpoint: Endpoint) -> None:
 def test_the_model_can_be_used_again_and_again(endpoint: Endpoint) -> None:
     llm = make_llm(endpoint)
     assert [llm.generate_outputs(chats("a"))[0]["generations"] for _ in range(3)] == [["A"]] * 3
-    assert llm._clients == {}
+    assert llm._senders == {}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
