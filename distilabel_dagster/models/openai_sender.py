@@ -1,5 +1,6 @@
 """Sends requests of OpenAI's API as the SDK prepares them, for less than it takes the SDK to prepare each."""
 
+import contextlib
 import importlib
 import json
 import ssl
@@ -98,10 +99,8 @@ def _build_status_error(response: Any) -> Exception:
     from openai import APIStatusError
 
     body: Any = response.text.strip()
-    try:
+    with contextlib.suppress(ValueError):  # some answer in plain text or HTML
         body = json.loads(body)
-    except ValueError:
-        pass  # some answer in plain text or HTML
     if isinstance(body, dict):
         body = body.get("error", body)
     return APIStatusError(f"Error code: {response.status_code}", response=response, body=body)
