@@ -50,6 +50,37 @@ def build_table(rows: Rows, step: str) -> pa.Table:
     return pa.table(arrays)
 
 
+def check_table(made: Any, source: pa.Table, step: str) -> pa.Table:
+    """Give a table that a step made of another one as `build_table` would have made it of its rows.
+
+    Args:
+        made: what the step gave.
+        source: what it was given.
+        step: its name, for messages.
+
+    Raises:
+        ColumnTypeError: a column holds what rows can't.
+        StepOutputError: it's no table, or has two columns of one name.
+    """
+    if not isinstance(made, pa.Table):
+        raise StepOutputError(
+            f"Step `{step}`: `process_table()` gave a {type(made).__name__}, expected a `pyarrow.Table` or None.",
+            step=step,
+        )
+    names = made.column_names
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise StepOutputError(
+            f"Step `{step}`: `process_table()` gave a table with two columns `{double}`. Name each column once.",
+            step=step,
+        )
+    if not made.num_rows:
+        return EMPTY_TABLE
+    if {*made.schema.types} <= {*source.schema.types, *_SCALARS.values(), pa.int64(), pa.null()}:
+        return made.replace_schema_metadata(None)
+    return build_table(table_rows(made), step)
+
+
 def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
     types = set(map(type, values)) - {type(None)}
     try:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+import pyarrow as pa
 from pydantic import field_validator, model_validator
 from typing_extensions import Self
 
@@ -61,6 +62,14 @@ class KeepColumns(Step):
     def process(self, inputs: StepInput) -> StepOutput:  # type: ignore[override]  # it takes one predecessor
         """Yield the rows with nothing but the columns to keep."""
         yield [{column: row.get(column) for column in self.columns} for row in inputs]
+
+    def process_table(self, table: pa.Table) -> pa.Table:
+        """Give the table with nothing but the columns to keep."""
+        there = set(table.column_names)
+        missing = pa.nulls(table.num_rows)
+        return pa.table(
+            {column: table.column(column) if column in there else missing for column in self.columns}
+        )
 
 
 class ExpandColumns(Step):
