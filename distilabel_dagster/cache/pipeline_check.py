@@ -57,7 +57,7 @@ def read_frozen(fs: CacheFileSystem, signature: str) -> tuple[FrozenPipeline | N
         return parse_frozen(read_pipeline_file(fs, signature), signature), None
     except (ValueError, OSError) as error:
         told = str(error).removeprefix(f"{path} ")
-        return None, Finding(path, "pipeline file", told, _REWRITTEN)
+        return None, Finding(path, "pipeline file", told)
 
 
 def check_pipeline(

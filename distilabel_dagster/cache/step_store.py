@@ -136,8 +136,8 @@ class StepStore:
     def _open_part(self, number: int) -> str | None:
         """Take a part in; give what's wrong with it, if it's there (a store may list what was removed) and anything is."""
         if number != len(self._parts) + 1:
-            is_there = self.fs.exists(self.part_file(number))
-            return f"{layout.part_name(len(self._parts) + 1)} before it is missing" if is_there else None
+            told = f"{layout.part_name(len(self._parts) + 1)} before it is missing or damaged"
+            return told if self.fs.exists(self.part_file(number)) else None
         try:
             part = self._read_footer(number)
         except FileNotFoundError:

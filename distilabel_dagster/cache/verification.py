@@ -18,9 +18,7 @@ from distilabel_dagster.cache.repair import repair_pipeline, repair_step
 from distilabel_dagster.cache.step_check import ACCESS, KEPT, NO_FILE, StepCheck, check_step
 from distilabel_dagster.errors import CacheDirectoryError
 
-_ORPHAN: Final = (
-    "No pipeline of the cache names it: rows of an asset that's no step, or of a pipeline that was removed."
-)
+_ORPHAN: Final = "Its pipeline was removed or can't be read now, or it holds an asset that's no step. A pipeline with that step uses it."
 
 
 class Guard(Protocol):

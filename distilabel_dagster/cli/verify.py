@@ -83,7 +83,9 @@ def _look_through_ledger(url: str | None, *, repair: bool) -> Verification:
             report = repair_ledger(url)
             result.findings = compare(result.findings, _find_problems(url))
             if report is not None:
-                kept = f"was made whole, with {report.responses:,} answers in it; {report.responses_lost:,} were lost"
+                lost = report.responses_lost
+                told = "how many were lost can't be told" if lost is None else f"{lost:,} were lost"
+                kept = f"was made whole, with {report.responses:,} answers in it; {told}"
                 told = f"The old files are kept: {', '.join(report.set_aside)}."
                 result.findings.append(Finding(report.location, "ledger", kept, told, "note"))
         if not any(each.severity == "damage" and not each.is_repaired for each in result.findings):
@@ -96,8 +98,8 @@ def _look_through_ledger(url: str | None, *, repair: bool) -> Verification:
 
 
 def _note_other_ledger(url: str, result: Verification) -> Finding:
-    told = f"holds {result.answers:,} answers, and rows were made of {result.answers_needed:,}: it isn't the one of then"
-    remedy = "Name the right one by --ledger-url, or put it back; what it doesn't hold is paid again when it's needed again."
+    told = f"holds {result.answers:,} answers, and rows were made of {result.answers_needed:,}: some are lost, or it isn't the one of then"
+    remedy = "If there's another, name it by --ledger-url, or put it back. What it doesn't hold is paid again when it's needed again; committed rows stay."
     return Finding(describe_url(parse_url(url)), "ledger", told, remedy, "note")
 
 

@@ -27,13 +27,13 @@ class RepairReport:
     Attributes:
         location: the ledger, whole again.
         responses: answers that it holds now.
-        responses_lost: answers that were there and couldn't be read, as far as that could be counted.
+        responses_lost: answers that were there and couldn't be read; None where nobody can tell how many there were.
         tables_cut: other tables (counters of what calls used, failed attempts) of which rows are lost.
         set_aside: where the files that it was made of are now.
     """
 
     location: str
     responses: int
-    responses_lost: int
+    responses_lost: int | None
     tables_cut: tuple[str, ...]
     set_aside: tuple[str, ...]

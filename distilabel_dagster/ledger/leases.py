@@ -28,6 +28,7 @@ _logger = logging.getLogger("distilabel_dagster.ledger")
 EXPIRE_AFTER_S: Final = 60.0
 """Silence after which a holder is taken for dead, where nobody says otherwise."""
 
+_WAY_TO_WAIT: Final = '`when_in_use="wait"` or `--when-in-use wait` does it for you'
 _table: Final = LEASES_TABLE.c
 _RENEW: Final = (
     update(LEASES_TABLE)
@@ -150,10 +151,10 @@ class Leases:
         if lease.holder == ours:
             remedy = "That is this very process: wait until its other run of the step has ended"
         elif lease.holder.host == ours.host:
-            remedy = "Wait until that process has finished, or stop it"
+            remedy = f"Wait until that process has finished ({_WAY_TO_WAIT}), or stop it"
         else:
             remedy = (
-                "Wait until that process has finished, or stop it; if it's gone already, the step is free "
+                f"Wait until that process has finished ({_WAY_TO_WAIT}), or stop it; if it's gone already, the step is free "
                 f"{self.expire_after_s - silence_s:.0f} s from now"
             )
         return StepInUseError(

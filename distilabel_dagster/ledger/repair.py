@@ -85,7 +85,7 @@ def repair_ledger(url: str) -> RepairReport | None:
     path = find_file(parsed)
     try:
         if path.with_name(path.name + REPAIRED_SUFFIX).exists():
-            return _put_in_place(path, 0, ())
+            return _put_in_place(path, None, ())
         if not check_ledger(url):
             return None
         moved = _clear_way(path)
@@ -160,20 +160,19 @@ def _repair(url: str, path: Path) -> RepairReport:
     raise build_error("locked", str(path), "repaired", "others write to it")
 
 
-def _salvage(url: str, path: Path, new: Path) -> tuple[int, tuple[str, ...]]:
+def _salvage(url: str, path: Path, new: Path) -> tuple[int | None, tuple[str, ...]]:
     """Fill a new ledger with what can be read; tell how many answers are lost, and of which tables others are."""
     engine = open_database(str(new), keeps_connections=True)
     try:
-        carved = Carved()
-        _insert_responses(engine, carve_responses(path, str(path), carved))
+        _insert_responses(engine, carve_responses(path, str(path), Carved()))
         kept = count_responses(str(new))
         cut = tuple(table.name for table in _OTHERS if not _copy(url, path, engine, table))
     finally:
         engine.dispose()  # the last one out brings all of the WAL to the file
     try:
-        lost = max(0, count_responses(url) - kept)
+        lost: int | None = max(0, count_responses(url) - kept)
     except CacheError:
-        lost = carved.damaged
+        lost = None
     return lost, cut
 
 
@@ -232,7 +231,7 @@ def _is_sound(table: Table, row: dict[str, Any]) -> bool:
     return True
 
 
-def _put_in_place(path: Path, lost: int, cut: tuple[str, ...]) -> RepairReport:
+def _put_in_place(path: Path, lost: int | None, cut: tuple[str, ...]) -> RepairReport:
     """Set the old files aside and give the new one its name; goes on where it was interrupted."""
     repaired = path.with_name(path.name + REPAIRED_SUFFIX)
     targets = _set_aside(path, [each for each in (*list_beside(path), path) if os.path.lexists(each)])

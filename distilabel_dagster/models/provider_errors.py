@@ -52,7 +52,7 @@ FAILURE_KINDS: Final[dict[str, FailureKind]] = {
     ),
     "quota": FailureKind(
         "takes no more calls of this account",
-        "Add credit or raise the account's limit, then run again: what was answered stays.",
+        "Add credit or raise the account's limit.",
         ends_run=True,
     ),
     "rate_limit": FailureKind(
@@ -68,7 +68,7 @@ FAILURE_KINDS: Final[dict[str, FailureKind]] = {
         "refused the request by its content filter", "Change the prompt, or leave the row out."
     ),
     "bad_request": FailureKind("refused the request", "Check the messages and `generation_kwargs`."),
-    "server": FailureKind("failed", "Run again: what was answered stays.", is_retried=True),
+    "server": FailureKind("failed", "Its own log may say why.", is_retried=True),
     "malformed": FailureKind(
         "answered with something that can't be read", "Check `base_url`.", is_retried=True
     ),

@@ -154,7 +154,7 @@ def _conclude(
 def _build_unavailable_error(failure: ModelCallError, attempts: int) -> ModelUnavailableError:
     told = str(failure)
     if attempts > 1:
-        told = f"{told.rstrip('.')} ({attempts} attempts)."
+        told = f"{told} That was said {attempts} times."
     error = ModelUnavailableError(told, **failure.__dict__)
     error.__cause__ = failure
     return error

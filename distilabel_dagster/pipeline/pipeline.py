@@ -1,8 +1,10 @@
 """The Pipeline: declare steps in its `with` block, run it, write it to a file."""
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from distilabel_dagster.base.signature import SIGNATURE_SCHEME
@@ -29,6 +31,8 @@ from distilabel_dagster.steps.step import Step
 
 if TYPE_CHECKING:
     from distilabel_dagster.distiset import Distiset
+
+_logger = logging.getLogger("distilabel_dagster.pipeline")
 
 
 class Pipeline(PipelineDeclaration):
@@ -120,8 +124,25 @@ class Pipeline(PipelineDeclaration):
             return self._run_to_end(options, load_groups)
 
     def _run_to_end(self, options: RunOptions, load_groups: LoadGroups | None) -> "Distiset":
+        try:
+            return self._read_result(self._compute(options, load_groups))
+        except DamagedFileError as error:
+            _logger.warning("%s That's done now.", error)
+        return self._read_result(self._compute(replace(options, use_cache=True), load_groups))
+
+    def _read_result(self, cache: PipelineCache) -> "Distiset":
         from distilabel_dagster.distiset import create_distiset
 
+        try:
+            return create_distiset(
+                cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
+            )
+        except DamagedFileError:
+            note_damage(cache.stores[leaf] for leaf in cache.leaf_steps)
+            raise
+
+    def _compute(self, options: RunOptions, load_groups: LoadGroups | None) -> PipelineCache:
+        """Run all steps to their end, and show what the leaf steps have made."""
         cache = self.open_cache()
         stopped: RunStopped | None = None
         for event in self.iter_run(options, load_groups=load_groups, cache=cache):
@@ -131,13 +152,7 @@ class Pipeline(PipelineDeclaration):
                 stopped = event  # why it stopped is raised behind the last event: an error, or Ctrl+C
         if stopped is not None:
             raise IncompleteRunError(str(stopped))
-        try:
-            return create_distiset(
-                cache.data_url, enable_metadata=self.enable_metadata, storage_options=self.storage_options
-            )
-        except DamagedFileError:
-            note_damage(cache.stores[leaf] for leaf in cache.leaf_steps)
-            raise
+        return cache
 
     def iter_run(
         self,

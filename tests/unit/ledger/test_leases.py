@@ -63,7 +63,8 @@ def test_error_says_who_writes_and_what_to_do() -> None:
     assert str(error) == (
         "Step `judge_abc` is being written by process 4321 on host `gpu-7` since 2023-11-14 22:11:40 UTC; its last "
         "sign of life came 20 s ago. Only one process at a time may write a step. Wait until that process has "
-        "finished, or stop it; if it's gone already, the step is free 40 s from now, then start this run again."
+        'finished (`when_in_use="wait"` or `--when-in-use wait` does it for you), or stop it; if it\'s gone already, the step '
+        "is free 40 s from now, then start this run again."
     )
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, StepInUseError)

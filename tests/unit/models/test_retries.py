@@ -211,7 +211,7 @@ def test_an_endpoint_that_answers_nobody_is_down_after_several_calls() -> None:
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(end, ModelUnavailableError) for end in ends) == 4
         (told,) = {str(end) for end in ends if isinstance(end, ModelUnavailableError)}
-        assert told == "No (2 attempts)."
+        assert told == "No. That was said 2 times."
 
     run_virtually(main())
 
