@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import at_most, give_verdict
 from benchmarks.schedule import CAP, ROWS, TASKS, ideal_span_s
 from benchmarks.simulated import SimulatedLLM, Span
 
@@ -89,6 +90,7 @@ def describe(kind: str, is_shared: bool, batch_size: int, runs: list[dict[str, f
         "ratio": round(statistics.median(span / ideal for span in spans), 3),
         "best_ratio": round(min(span / ideal for span in spans), 3),
         "target": TARGETS[kind],
+        "met": give_verdict([at_most(statistics.median(span / ideal for span in spans), TARGETS[kind])]),
         "cpu_s": round(statistics.median(run["cpu_s"] for run in runs), 3),
         "repeats": len(runs),
     }
@@ -105,13 +107,14 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         "ratio": "ratio",
         "best_ratio": "best",
         "target": "target",
+        "met": "met",
         "cpu_s": "cpu s",
     }
     for title in told.values():
         table.add_column(title, justify="left" if title == "latencies" else "right")
     for row in rows:
         table.add_row(*(str(row[name]) for name in told))
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

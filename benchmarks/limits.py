@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pyarrow as pa
@@ -27,7 +28,9 @@ def write_steps(rows: int, batch: int, directory: str) -> float:
     for step in range(4):
         Path(directory, str(step)).mkdir()
     for start in range(0, rows, batch):
-        found = [{"number": number, "text": TEXT} for number in range(start, min(start + batch, rows))]
+        found: list[dict[str, Any]] = [
+            {"number": number, "text": TEXT} for number in range(start, min(start + batch, rows))
+        ]
         for step in range(4):
             found = [{**row, f"made_{step}": row["number"] + 1} for row in found]
             path = Path(directory, str(step), f"{start:09}.parquet")

@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+OURS = sys.executable
+_BLOCK_BYTES = 512
+"""What the system counts writes in, whatever the disk's own blocks are."""
+
+_NOT_PASSED_ON = ("PYTHONDONTWRITEBYTECODE", "DAGSTER_HOME", "DISTILABEL_CACHE_DIR")
+"""An engine that may not keep its compiled files would pay for compiling them at each start; the others name places
+outside of the run's own directory."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,9 @@ class Measured:
         told: what it told itself: `span_s`, `run_s`, …
         cache_bytes: size of the files in its cache.
         files: how many there are.
-        is_timeout: it was ended since it took too long.
+        written_bytes: what it and its children wrote to the disk, whether or not it's still there.
+        failure: why there are no figures, or nothing.
+        is_timeout: it was ended since it took too long; `total_s` is the time that it was given.
     """
 
     total_s: float
@@ -35,6 +44,8 @@ class Measured:
     told: dict[str, Any]
     cache_bytes: int
     files: int
+    written_bytes: int = 0
+    failure: str = ""
     is_timeout: bool = False
 
     def value(self, name: str) -> float:
@@ -43,19 +54,32 @@ class Measured:
 
 
 def measure(
-    command: list[str], directory: Path, engine: str, timeout_s: float, env: dict[str, str] | None = None
+    command: list[str],
+    directory: Path,
+    engine: str,
+    timeout_s: float,
+    env: dict[str, str] | None = None,
+    *,
+    may_fail: bool = False,
 ) -> Measured:
     """Run a command to its end, in a session of its own, and measure it.
 
+    Args:
+        command: what's run.
+        directory: its own; the cache is in it.
+        engine: `ours` or `peer`.
+        timeout_s: after which it's killed.
+        env: variables beside those of this process.
+        may_fail: a failure is told in the result, as a timeout is.
+
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: it failed, and may not.
     """
-    environment = {
-        **os.environ,
-        **(env or {}),
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON} | {
         "BENCHMARK_ENGINE": engine,
         "BENCHMARK_DIRECTORY": str(directory),
         "HF_DATASETS_CACHE": str(directory / "datasets"),
+        **(env or {}),
     }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
@@ -73,10 +97,17 @@ def measure(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.communicate()
-        return Measured(timeout_s, 0.0, 0.0, {}, 0, 0, is_timeout=True)
+        late = f"not done after {timeout_s:.0f} s"
+        return Measured(timeout_s, 0.0, 0.0, {}, 0, 0, failure=late, is_timeout=True)
+    except BaseException:  # an interrupted bench leaves nothing behind that still runs
+        os.killpg(process.pid, 9)
+        raise
     total_s = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
+        if may_fail:
+            last = error.strip().rpartition("\n")[2]
+            return Measured(total_s, 0.0, 0.0, {}, 0, 0, failure=f"failed: {last[:120]}")
         raise RuntimeError(f"{' '.join(command)} failed:\n{error[-2000:]}")
     sizes = [path.stat() for path in (directory / "cache").rglob("*") if path.is_file()]
     inodes = {(each.st_dev, each.st_ino): each.st_size for each in sizes}
@@ -88,6 +119,7 @@ def measure(
         told=json.loads(last) if last.startswith("{") else {},
         cache_bytes=sum(inodes.values()),
         files=len(inodes),
+        written_bytes=(after.ru_oublock - before.ru_oublock) * _BLOCK_BYTES,
     )
 
 
@@ -98,15 +130,20 @@ def _read_peak(error: str) -> float:
 
 
 def measure_in_new_directory(
-    command: list[str], engine: str, timeout_s: float, *, times: int = 1, env: dict[str, str] | None = None
+    commands: list[tuple[list[str], dict[str, str]]], engine: str, timeout_s: float
 ) -> list[Measured]:
-    """Run a command so many times on one new directory, which is removed in the end."""
+    """Run commands, each with its variables, one after the other on one new directory, which is removed in the end.
+
+    The peer may fail; what comes after a failure isn't run.
+    """
     directory = Path(tempfile.mkdtemp(prefix="benchmark-"))
     try:
-        found = []
-        for _ in range(times):
+        found: list[Measured] = []
+        for command, env in commands:
             (directory / "span").unlink(missing_ok=True)
-            found.append(measure(command, directory, engine, timeout_s, env))
+            found.append(measure(command, directory, engine, timeout_s, env, may_fail=engine == "peer"))
+            if found[-1].failure:
+                break
         return found
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -117,4 +154,12 @@ def build_command(python: str, workload: str, arguments: dict[str, Any]) -> list
     return [python, "-m", "benchmarks.workloads", workload, json.dumps(arguments)]
 
 
-OURS = sys.executable
+def run_module(name: str, *arguments: str) -> dict[str, Any]:
+    """Run a module of ours that measures itself; give the JSON of its last line."""
+    done = subprocess.run(
+        [OURS, "-m", name, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    return found

@@ -10,9 +10,9 @@ CAP = 64
 
 
 def draw_latencies(kind: str, task: int, rows: int = ROWS) -> list[float]:
-    """Give the seconds that each row's call takes: 50 ms each, or lognormal between 20 and 500 ms."""
-    if kind == "constant":
-        return [0.05] * rows
+    """Give the seconds that each row's call takes: 50 ms each, none at all, or lognormal between 20 and 500 ms."""
+    if kind != "lognormal":
+        return [{"constant": 0.05, "instant": 0.0}[kind]] * rows
     source = random.Random(task)
     return [min(0.5, max(0.02, source.lognormvariate(-2.3, 0.6))) for _ in range(rows)]
 

@@ -32,7 +32,7 @@ class SimulatedLLM(AsyncLLM):
         """Limits go by endpoint and model: with one of each, the tasks share their places in flight."""
         return "simulated"
 
-    async def agenerate(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:  # noqa: A002
+    async def agenerate(self, input: ChatType, num_generations: int = 1, **kwargs: Any) -> GenerateOutput:  # noqa: A002 (distilabel's word)
         text = str(input[-1]["content"])
         row = int(text.split(maxsplit=1)[0])
         Span.first = Span.first or time.perf_counter()

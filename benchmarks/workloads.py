@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_span(name: str) -> tuple[float, int]:
     return max(moments) - min(moments), len(moments)
 
 
-class MakeRows(_steps.GeneratorStep):  # type: ignore[name-defined,misc]
+class MakeRows(_steps.GeneratorStep):  # type: ignore[name-defined,misc]  # (the engine is chosen at run time)
     """Rows of about 1 KB."""
 
     rows: int
@@ -64,11 +65,12 @@ class MakeRows(_steps.GeneratorStep):  # type: ignore[name-defined,misc]
             yield [{"number": number, "text": TEXT} for number in range(start, stop)], stop >= self.rows
 
 
-class AddOne(_steps.Step):  # type: ignore[name-defined,misc]
+class AddOne(_steps.Step):  # type: ignore[name-defined,misc]  # (the engine is chosen at run time)
     """A step that costs next to nothing."""
 
     given: str
     made: str
+    added: int = 1
 
     @property
     def inputs(self) -> list[str]:
@@ -78,14 +80,14 @@ class AddOne(_steps.Step):  # type: ignore[name-defined,misc]
     def outputs(self) -> list[str]:
         return [self.made]
 
-    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]
+    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]  # (the engine is chosen at run time)
         for row in inputs:
-            row[self.made] = row[self.given] + 1
+            row[self.made] = row[self.given] + self.added
         note("span")
         yield inputs
 
 
-class Burn(_steps.Step):  # type: ignore[name-defined,misc]
+class Burn(_steps.Step):  # type: ignore[name-defined,misc]  # (the engine is chosen at run time)
     """A step that computes: about 1 ms of pure Python a row."""
 
     @property
@@ -96,7 +98,7 @@ class Burn(_steps.Step):  # type: ignore[name-defined,misc]
     def outputs(self) -> list[str]:
         return ["burnt"]
 
-    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]
+    def process(self, inputs: _steps.StepInput) -> Any:  # type: ignore[name-defined]  # (the engine is chosen at run time)
         for row in inputs:
             total = 0
             for number in range(20_000):
@@ -106,7 +108,7 @@ class Burn(_steps.Step):  # type: ignore[name-defined,misc]
         yield inputs
 
 
-class Simulated(_models.AsyncLLM):  # type: ignore[name-defined,misc]
+class Simulated(_models.AsyncLLM):  # type: ignore[name-defined,misc]  # (the engine is chosen at run time)
     """Answers after the time drawn for its row, whose number is the first word of the prompt."""
 
     task: int
@@ -116,7 +118,7 @@ class Simulated(_models.AsyncLLM):  # type: ignore[name-defined,misc]
     def model_name(self) -> str:
         return f"simulated-{self.task}"
 
-    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:  # noqa: A002
+    async def agenerate(self, input: Any, num_generations: int = 1) -> Any:  # noqa: A002 (distilabel's word)
         text = str(input[-1]["content"])
         note("span")
         await asyncio.sleep(_latencies(self.kind, self.task)[int(text.split(maxsplit=1)[0])])
@@ -135,13 +137,21 @@ def _make_simulated(task: int, kind: str) -> Any:
     return Simulated(task=task, kind=kind, **({"max_concurrency": CAP} if ENGINE == "ours" else {}))
 
 
-def build_steps(rows: int, batch: int) -> None:
-    """`make >> one >> two >> keep`."""
-    make = MakeRows(name="make", rows=rows, batch_size=batch)
-    one = AddOne(name="one", given="number", made="one", input_batch_size=batch)
-    two = AddOne(name="two", given="one", made="two", input_batch_size=batch)
-    keep = _steps.KeepColumns(name="keep", columns=["number", "two", "text"], input_batch_size=batch)
-    make >> one >> two >> keep
+def build_steps(
+    rows: int, batch: int, adds: int = 2, added: int = 1, columns: list[str] | None = None
+) -> None:
+    """`make >> add_1 >> … >> keep`, with so many steps that add; the last keeps the first column and the last."""
+    step = MakeRows(name="make", rows=rows, batch_size=batch)
+    made = "number"
+    for number in range(1, adds + 1):
+        given, made = made, f"made_{number}"
+        add = AddOne(name=f"add_{number}", given=given, made=made, added=added, input_batch_size=batch)
+        step >> add
+        step = add
+    keep = _steps.KeepColumns(
+        name="keep", columns=columns or ["number", made, "text"], input_batch_size=batch
+    )
+    step >> keep
 
 
 def _ask(name: str, llm: Any, column: str, made: str, batch: int) -> Any:
@@ -154,14 +164,14 @@ def _ask(name: str, llm: Any, column: str, made: str, batch: int) -> Any:
     )
 
 
-def _load(rows: int, batch: int) -> Any:
-    data = [{"text": f"{row} {'word ' * 50}"} for row in range(rows)]
+def _load(rows: int, batch: int, words: str = "") -> Any:
+    data = [{"text": f"{row} {words}{'word ' * 50}"} for row in range(rows)]
     return _steps.LoadDataFromDicts(name="load", data=data, batch_size=batch)
 
 
-def build_chain(rows: int, batch: int, kind: str) -> None:
-    """`load >> ask_0 >> ask_1 >> ask_2`, a model each."""
-    before, column = _load(rows, batch), "text"
+def build_chain(rows: int, batch: int, kind: str, words: str = "") -> None:
+    """`load >> ask_0 >> ask_1 >> ask_2`, a model each; other words make other calls."""
+    before, column = _load(rows, batch, words), "text"
     for task in range(3):
         ask = _ask(f"ask_{task}", _make_simulated(task, kind), column, f"answer_{task}", batch)
         before >> ask
@@ -191,7 +201,7 @@ def build_burn(rows: int, batch: int, replicas: int) -> None:
     MakeRows(name="make", rows=rows, batch_size=batch) >> burn
 
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[..., None]] = {
     "steps": build_steps,
     "chain": build_chain,
     "fan_out": build_fan_out,
@@ -205,6 +215,7 @@ def run(workload: str, arguments: dict[str, Any]) -> dict[str, Any]:
     expected = arguments.pop("expected", arguments["rows"])
     with _pipeline.Pipeline(workload, cache_dir=f"{DIRECTORY}/cache") as pipeline:
         BUILDERS[workload](**arguments)
+    importlib.import_module("datasets")  # one engine does it when it begins, the other when it needs it
     begun = time.perf_counter()
     distiset = pipeline.run(use_cache=True)
     run_s = time.perf_counter() - begun
