@@ -22,7 +22,7 @@ soak: $(INSTALLED) ## kill runs at any moment, hundreds of times, and harm every
 	@failed=0; \
 	$(BIN)/python -m tests.integration.crash $(ARGS) || failed=1; \
 	$(BIN)/python -m tests.integration.damage || failed=1; \
-	$(BIN)/python -m pytest -m soak || failed=1; \
+	$(BIN)/python -m pytest -m soak -n 2 --dist worksteal || failed=1; \
 	exit $$failed
 
 lint: $(INSTALLED) ## check style, types and layers

@@ -118,7 +118,8 @@ class Store:
             time.sleep(0.05)
 
     def kill(self, process: "subprocess.Popen[str]") -> None:
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
     def computed(self, step: str) -> Counter[int]:
