@@ -23,6 +23,7 @@ from distilabel_dagster.engine.events import (
     StepWarning,
     StopRequested,
 )
+from distilabel_dagster.engine.garbage import rare_collections
 from distilabel_dagster.engine.opening import Opening
 from distilabel_dagster.engine.output_log import OutputLog
 from distilabel_dagster.engine.run_calls import RunCalls
@@ -191,7 +192,7 @@ class Engine:
 
     def _run_loop(self) -> None:
         try:
-            with explained("opened", "The event loop's pair of sockets"):
+            with explained("opened", "The event loop's pair of sockets"), rare_collections():
                 asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             self._error = self._error or error
