@@ -9,7 +9,14 @@ from typing import Any, Final
 
 from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.batch import BatchRecord
-from distilabel_dagster.engine.answers import Course, Outcome, as_json, describe_response, read_answer
+from distilabel_dagster.engine.answers import (
+    Course,
+    Outcome,
+    as_json,
+    ask_once,
+    describe_response,
+    read_answer,
+)
 from distilabel_dagster.engine.budget import Budget
 from distilabel_dagster.engine.calls import Request
 from distilabel_dagster.engine.endpoints import Endpoints
@@ -287,9 +294,7 @@ class StepCalls:
             async with generation.budget.spending() if generation.budget.is_limited else _FREE:
                 begun_at = time.monotonic()
                 reach("call.sending", self.step)
-                responses = await model.attempt(
-                    [request.content for request in requests], requests[0].count, requests[0].kwargs
-                )
+                responses = await ask_once(model, requests)
                 reach("call.answered", self.step)
             if len(responses) != len(requests):
                 raise ModelCallError(

@@ -120,6 +120,8 @@ class LedgerIO:
         Raises:
             CacheError: the ledger can't be written.
         """
+        if not paid:
+            return {}
         turn = self._next_round()
         turn.paid += paid
         # A future of one's own costs half of a shield, and this is where all answers go through.

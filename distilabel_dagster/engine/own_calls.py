@@ -11,7 +11,7 @@ from distilabel_dagster.engine.generation import StepCalls
 from distilabel_dagster.engine.occurrences import BatchRequests
 from distilabel_dagster.ledger.calls import Paid, StoredResponse
 from distilabel_dagster.models.limits import CallsStopped
-from distilabel_dagster.models.llm import LLM
+from distilabel_dagster.models.llm import LLM, fail
 from distilabel_dagster.models.model import Model, RemoteModel
 
 _FIRST_LOOK_S: Final = 0.1
@@ -196,14 +196,18 @@ class OwnCaller:
             made = _ask_at_once(model, missing)
             course = Course(1, (time.monotonic() - begun_at) / len(missing))
             for key, output in made.items():
-                # What failed isn't kept, so that the next run tries again.
-                if model.is_paid(output):
-                    response = as_json(model, output)
-                    kept.append(
-                        describe_response(
-                            model, missing[key], key, response, course=course, run_id=self._run_id
+                request = missing[key]
+                try:
+                    # What failed isn't kept, so that the next run tries again.
+                    if model.is_paid(output):
+                        response = as_json(model, output)
+                        kept.append(
+                            describe_response(
+                                model, request, key, response, course=course, run_id=self._run_id
+                            )
                         )
-                    )
+                except Exception as error:  # noqa: BLE001  (an odd answer fails its own row)
+                    made[key] = fail(error, request.count)
         finally:
             done = {stored.key for stored in kept}
             self._desk.finish(kept, [key for key in missing if key not in done])

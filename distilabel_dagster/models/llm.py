@@ -152,7 +152,7 @@ class LLM(Model):
             failed is None, and `errors` says why at the same index; `errors` is absent where none failed.
 
         Raises:
-            ModelOutputError: `generate` gave something else than its contract says.
+            ModelOutputError: `generate` gave something else than a list with an output for each input.
         """
         if not inputs:
             return []
@@ -175,7 +175,14 @@ class LLM(Model):
                 "input.",
                 model=self.model_name,
             )
-        return [self.complete_output(output, num_generations) for output in outputs]
+        return [self._complete_or_fail(output, num_generations) for output in outputs]
+
+    def _complete_or_fail(self, output: Any, num_generations: int) -> GenerateOutput:
+        """Complete an output; one that's odd fails its input and no others."""
+        try:
+            return self.complete_output(output, num_generations)
+        except ModelOutputError as error:
+            return fail(error, num_generations)
 
     @staticmethod
     def messages_of(question: ChatInput) -> ChatType:
@@ -217,6 +224,13 @@ class LLM(Model):
             raise ModelOutputError(
                 f"`{type(self).__name__}.{self.generation_method}` gave {found} for one input, expected a dict with "
                 f'"generations": a list of {num_generations} strings or None.',
+                model=self.model_name,
+            )
+        odd = next((text for text in texts if text is not None and not isinstance(text, str)), None)
+        if odd is not None:
+            raise ModelOutputError(
+                f"`{type(self).__name__}.{self.generation_method}` gave a generation that is a {type(odd).__name__}, "
+                "expected text or None.",
                 model=self.model_name,
             )
         short = num_generations - len(texts)
@@ -331,17 +345,23 @@ async def _gather(calls: Sequence[Awaitable[_T]]) -> list[_T | Exception]:
     return results
 
 
-def fail(error: Exception, count: int) -> GenerateOutput:
-    """Make the output of a call that failed: None for each generation, and why."""
+def fail(error: BaseException | None, count: int) -> GenerateOutput:
+    """Make the output of a call that failed: None for each generation, and why, if that's known."""
     return {"generations": [None] * count, "statistics": {}, "errors": [describe_failure(error)] * count}
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException | None) -> str:
     """Say what went wrong as a row's error does: our own messages as they are, others with their class."""
+    if error is None:
+        return NO_ANSWER
+    try:
+        text = str(error).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001  (whatever the exception's own `__str__` does)
+        text = ""
     package = __name__.partition(".")[0]
     if type(error).__module__.partition(".")[0] == package:
-        return str(error)
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+        return text
+    return f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def merge_outputs(outputs: list[GenerateOutput]) -> GenerateOutput:

@@ -51,7 +51,7 @@ class RunLog:
         if not self._waiting:
             return
         try:
-            self._fs.append_bytes(self._path, "".join(self._waiting).encode())
+            self._fs.append_bytes(self._path, "".join(self._waiting).encode(errors="backslashreplace"))
             self._waiting = []
         except CacheError as error:
             _logger.warning("The log can't be written: %s", error)
