@@ -11,7 +11,7 @@ import inspect
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -146,20 +146,39 @@ def _module_body(module: str) -> list[ast.stmt]:
 @cache
 def _assignments(module: str) -> dict[str, ast.expr]:
     """What the names of one of the user's modules are assigned at its top, as written there."""
-    single = [
-        each
-        for each in _module_body(module)
-        if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None
-    ]
-    targets = [
-        (each.targets if isinstance(each, ast.Assign) else [each.target], each.value) for each in single
-    ]
-    return {
-        target.id: value
-        for names, value in targets
-        for target in names
-        if isinstance(target, ast.Name) and value is not None
-    }
+    found = _iter_assigned(_module_body(module))
+    return {target.id: value for target, value in found if isinstance(target, ast.Name)}
+
+
+@cache
+def _possible_assignments(module: str) -> dict[str, ast.expr]:
+    """All that names may be assigned outside of functions and classes, by unpacking and in blocks too: `this or that`.
+
+    That's no literal, so that a container counts by its value, which tells of the branch that was taken.
+    """
+    found: dict[str, list[ast.expr]] = {}
+    for target, value in _iter_assigned(_iter_statements(_module_body(module))):
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.setdefault(node.id, []).append(value)
+    return {name: ast.BoolOp(ast.Or(), values) for name, values in found.items()}
+
+
+def _iter_statements(body: list[Any]) -> Iterator[Any]:
+    """Go through statements and those in their blocks, but not into functions and classes."""
+    for each in body:
+        yield each
+        if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+                yield from _iter_statements(getattr(each, block, []))
+
+
+def _iter_assigned(statements: Iterable[Any]) -> Iterator[tuple[ast.expr, ast.expr]]:
+    for each in statements:
+        if isinstance(each, ast.Assign):
+            yield from ((target, each.value) for target in each.targets)
+        elif isinstance(each, ast.AnnAssign) and each.value is not None:
+            yield each.target, each.value
 
 
 def _closure_of(obj: Any) -> dict[str, Any]:
@@ -229,9 +248,12 @@ def _find_assignment(name: str, module: str, scope: dict[str, Any]) -> tuple[ast
     if written is not None:
         return written, module
     source = _imports(module).get(name)
-    if source is None or source[0] == module or source[0] not in sys.modules:
-        return None
-    return _find_assignment(source[1], source[0], vars(sys.modules[source[0]]))
+    if source is not None and source[0] != module and source[0] in sys.modules:
+        found = _find_assignment(source[1], source[0], vars(sys.modules[source[0]]))
+        if found is not None:
+            return found
+    written = _possible_assignments(module).get(name)
+    return None if written is None else (written, module)
 
 
 @cache
@@ -345,13 +367,31 @@ def _compiled(code: CodeType) -> str:
     return f"{code.co_code.hex()}|{','.join(code.co_names)}|{','.join(constants)}"
 
 
-def reads_name(function: Any, name: str) -> bool:
-    """Tell whether a function's code reads the variable `name`; True where its source can't be read."""
+def reads_name(function: Any, name: str, *, beside: str | None = None) -> bool:
+    """Tell whether a function's code reads the variable `name`; True where its source can't be read.
+
+    Args:
+        function: what is looked at.
+        name: of the variable.
+        beside: reads in what `super()`'s method of this name is called with don't count.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return True
+    calls = [node for node in ast.walk(tree) if beside is not None and _calls_super(node, beside)]
+    handed_on = {id(node) for call in calls for node in ast.walk(call)}
     return any(
-        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        isinstance(node, ast.Name)
+        and node.id == name
+        and isinstance(node.ctx, ast.Load)
+        and id(node) not in handed_on
         for node in ast.walk(tree)
     )
+
+
+def _calls_super(node: ast.AST, method: str) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method):
+        return False
+    owner = node.func.value
+    return isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"

@@ -23,6 +23,7 @@ _SCALARS: Final[dict[type, pa.DataType]] = {
 }
 _UNITS: Final = ("s", "ms", "us", "ns")
 _MOST_FIXED_BYTES: Final = 2 * 1024 * 1024 * 1024
+_MOST_LEVELS: Final = 100  # of schema, its root among them, that Arrow reads of a Parquet file
 EMPTY_TABLE: Final = pa.table({})
 
 
@@ -35,7 +36,7 @@ def build_table(rows: Rows, step: str) -> pa.Table:
 
     Raises:
         ColumnTypeError: a column holds values that have no common type, or that Arrow can't hold.
-        StepOutputError: no row has a column.
+        StepOutputError: no row has a column, or one has a name that can't be kept.
     """
     columns: dict[str, None] = {}
     for row in rows:
@@ -46,8 +47,18 @@ def build_table(rows: Rows, step: str) -> pa.Table:
             f"Step `{step}` gave {len(rows)} rows without any column. Give each row at least one, or leave it out.",
             step=step,
         )
+    _check_names(columns, step)
     arrays = {name: _build_array([row.get(name) for row in rows], step, name) for name in columns}
     return pa.table(arrays)
+
+
+def _check_names(columns: Iterable[str], step: str) -> None:
+    for name in columns:
+        if (told := name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")) != name:
+            raise StepOutputError(
+                f"Step `{step}` gave the column `{told}`: a column's name is UTF-8 text without NUL. Rename it.",
+                step=step,
+            )
 
 
 def check_table(made: Any, source: pa.Table, step: str) -> pa.Table:
@@ -60,7 +71,7 @@ def check_table(made: Any, source: pa.Table, step: str) -> pa.Table:
 
     Raises:
         ColumnTypeError: a column holds what rows can't.
-        StepOutputError: it's no table, or has two columns of one name.
+        StepOutputError: it's no table, or has two columns of one name, or one whose name can't be kept.
     """
     if not isinstance(made, pa.Table):
         raise StepOutputError(
@@ -74,6 +85,7 @@ def check_table(made: Any, source: pa.Table, step: str) -> pa.Table:
             f"Step `{step}`: `process_table()` gave a table with two columns `{double}`. Name each column once.",
             step=step,
         )
+    _check_names(names, step)
     if not made.num_rows:
         return EMPTY_TABLE
     if {*made.schema.types} <= {*source.schema.types, *_SCALARS.values(), pa.int64(), pa.null()}:
@@ -87,10 +99,11 @@ def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
         if len(types) == 1 and (known := _SCALARS.get(next(iter(types)))) is not None:
             return pa.array(values, known)
         array = _infer_array(values, types)
+        _check_nesting(array.type)
         _check_leaves(values, array.type)
         plain = _without_empty_structs(array.type)
         return array if plain == array.type else pa.array(_drop_empty_dicts(values), plain)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OverflowError, RecursionError, TypeError, ValueError) as error:
         told = ", ".join(sorted(f"`{each.__name__}`" for each in types))
         raise ColumnTypeError(
             f"Step `{step}`: the values of column `{column}` can't be kept in one column: {error}. Found {told} in one "
@@ -138,6 +151,19 @@ def _check_leaves(values: Iterable[Any], kind: pa.DataType) -> None:
             _check_leaves([value.get(field.name) for value in present if isinstance(value, dict)], field.type)
     else:
         _check_kinds({_kind_of(value) for value in present})
+
+
+def _check_nesting(kind: pa.DataType, left: int = _MOST_LEVELS - 1) -> None:
+    """Refuse keys with NUL, and more levels than are left: in Parquet a list takes two, a struct or plain value one."""
+    if left < 1:
+        raise ValueError("they are nested more deeply than Parquet can be read")
+    if pa.types.is_list(kind):
+        _check_nesting(kind.value_type, left - 2)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            if "\0" in field.name:
+                raise ValueError(f"the key {field.name!r} of a dict holds NUL")
+            _check_nesting(field.type, left - 1)
 
 
 def _may_change(kind: pa.DataType) -> bool:

@@ -265,12 +265,13 @@ def _reading(fs: CacheFileSystem, path: str) -> Iterator[None]:
 
 
 def _foreign_type_error(schema: pa.Schema, step: str, error: Exception) -> ColumnTypeError:
-    from datasets import Features
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     column = schema.names[-1] if schema.names else ""
     for field in schema:
         try:
-            Features.from_arrow_schema(pa.schema([field]))
+            Dataset(InMemoryTable(pa.schema([field]).empty_table()))
         except _UNKNOWN:
             column = field.name
             break

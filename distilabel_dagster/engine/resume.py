@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distilabel_dagster.batch import BatchRecord, Source
 from distilabel_dagster.cache.tables import unite_schemas, widen_table
@@ -135,9 +136,36 @@ def holds_same_rows(table: pa.Table, before: pa.Table) -> bool:
         return False
     try:
         is_wider = unite_schemas([before.schema, table.schema], "").equals(before.schema)
-        return bool(is_wider and widen_table(table, before.schema, "").equals(before))
+        return is_wider and _are_same_tables(widen_table(table, before.schema, ""), before)
     except ColumnTypeError:
         return False
+
+
+def _are_same_tables(one: pa.Table, other: pa.Table) -> bool:
+    """Whether tables of one schema are equal; unlike in Arrow, NaN equals NaN, also within lists and dicts."""
+    pairs = zip(one.columns, other.columns, strict=True)
+    return bool(one.equals(other)) or all(
+        _are_same(column.combine_chunks(), before.combine_chunks()) for column, before in pairs
+    )
+
+
+def _are_same(one: pa.Array, other: pa.Array) -> bool:
+    if one.equals(other):
+        return True
+    if len(one) != len(other) or not one.is_null().equals(other.is_null()):
+        return False
+    if pa.types.is_list(one.type):
+        has_same_lengths = one.value_lengths().equals(other.value_lengths())
+        return has_same_lengths and _are_same(one.flatten(), other.flatten())
+    if pa.types.is_struct(one.type):
+        return all(map(_are_same, one.flatten(), other.flatten()))
+    if not pa.types.is_floating(one.type):
+        return False
+    numbers, others = one.drop_null().cast(pa.float64()), other.drop_null().cast(pa.float64())
+    is_nan = pc.is_nan(numbers)
+    return bool(is_nan.equals(pc.is_nan(others))) and bool(
+        pc.if_else(is_nan, 0.0, numbers).equals(pc.if_else(is_nan, 0.0, others))
+    )
 
 
 def _place(source: Source, current: BatchRecord, taken: _Taken) -> Slice:

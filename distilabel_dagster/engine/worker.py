@@ -88,7 +88,7 @@ def load_step(step: BaseStep) -> None:
         raise
     except BaseException as error:
         raise StepLoadError(
-            f"Step `{step.name}` couldn't be loaded: {type(error).__name__}: {error}. Nothing of it was computed in "
+            f"Step `{step.name}` couldn't be loaded: {_tell(error)}. Nothing of it was computed in "
             "this run; what was committed before stays.",
             step=step.name,
         ) from error
@@ -99,7 +99,7 @@ def unload_step(step: BaseStep) -> None:
     try:
         step.unload()
     except BaseException as error:  # noqa: BLE001  (as in `load_step`)
-        _logger.warning("Step `%s`: `unload()` failed: %s: %s", step.name, type(error).__name__, error)
+        _logger.warning("Step `%s`: `unload()` failed: %s", step.name, _tell(error))
 
 
 def process_batch(
@@ -158,7 +158,7 @@ def make_output(step: Step, rows: Rows) -> Output:
     """Make a batch's output of what the step gave, with the failures that the rows tell of."""
     row_error: Callable[[dict[str, Any]], str | None] | None = getattr(step, "row_error", None)
     found = enumerate(map(row_error, rows)) if row_error else ()
-    errors = {index: problem for index, problem in found if problem}
+    errors = {index: _writable(problem) for index, problem in found if problem}
     return Output(build_table(rows, step.name), errors)
 
 
@@ -169,7 +169,7 @@ def handle_failure(
     if isinstance(error, (StepOutputError, *ENDS_RUN)):
         raise error
     rows_in = table_rows(inputs[0])
-    told = f"{type(error).__name__}: {error}{_place_of(error)}"
+    told = _writable(f"{_tell(error)}{_place_of(error)}")
     if on_error == "raise" or step.is_global or not isinstance(error, Exception):
         raise StepProcessError(
             f"Step `{step.name}` failed on batch {seq_no} ({max(table.num_rows for table in inputs)} rows): {told}. What "
@@ -178,7 +178,7 @@ def handle_failure(
             seq_no=seq_no,
         ) from error
     rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in rows_in]
-    trace = "".join(traceback.format_exception(error))
+    trace = _writable("".join(traceback.format_exception(error)))
     return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
 
 
@@ -200,6 +200,20 @@ def find_models(step: BaseStep) -> list[Model]:
         held = value[:_MOST_MODELS] if isinstance(value, list | tuple) else [value]
         found |= {id(each): each for each in held if isinstance(each, Model)}
     return list(found.values())
+
+
+def _tell(error: BaseException) -> str:
+    """Name an exception, whose own code may fail to say what it is."""
+    name = type(error).__name__
+    try:
+        return _writable(f"{name}: {error}")
+    except Exception:  # noqa: BLE001  (it's the user's code, and another failure is being told)
+        return f"<{name} without a text>"
+
+
+def _writable(text: str) -> str:
+    """The text with halves of characters escaped, which no file or terminal takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _place_of(error: BaseException) -> str:
@@ -277,7 +291,7 @@ class RowSource:
 
     def _failure(self, error: BaseException) -> StepProcessError:
         return StepProcessError(
-            f"Step `{self._step.name}` failed while it made rows: {type(error).__name__}: {error}. Rows committed "
+            f"Step `{self._step.name}` failed while it made rows: {_tell(error)}. Rows committed "
             "before stay; mend the cause and start the same run again.",
             step=self._step.name,
         )
@@ -286,14 +300,23 @@ class RowSource:
 def honours_offset(step: GeneratorStep) -> bool:
     """Tell whether `process` is started at its offset.
 
-    One that never reads it is started from the beginning, and so is one that asks a model: what it asked before is answered
-    from the ledger, so that it goes the same way again, whether it asks ahead or for each batch.
+    One that never reads it is started from the beginning, as is one that only hands it on to a `process` of its bases that
+    never does, and one that asks a model: what it asked before is answered from the ledger, so that it goes the same way
+    again, whether it asks ahead or for each batch.
     """
     if isinstance(step, GeneratorTask):
         return False
-    function = getattr(step, "step_function", None) or step.process
-    parameters = list(inspect.signature(function).parameters)
-    return bool(parameters) and reads_name(function, parameters[0])
+    for cls in type(step).__mro__:
+        defined = vars(cls).get("step_function") or vars(cls).get("process")
+        if defined is None:
+            continue
+        function = defined.__get__(step)
+        name = next(iter(inspect.signature(function).parameters), None)
+        if name is None or not reads_name(function, name):
+            return False
+        if reads_name(function, name, beside="process"):
+            return True
+    return False
 
 
 class ThreadWorker:
