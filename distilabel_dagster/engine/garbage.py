@@ -42,7 +42,7 @@ class _Collector:
             self._before = None
 
 
-_collector: Final = _Collector()
+_collector = _Collector()
 
 
 @contextlib.contextmanager

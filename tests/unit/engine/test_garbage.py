@@ -5,13 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from distilabel_dagster.engine import garbage
 from distilabel_dagster.engine.garbage import rare_collections
 from tests.unit.engine.runs import BODIES, Bench, Rows, chain
 
 
 @pytest.fixture(autouse=True)
-def _collector() -> Iterator[None]:
+def _collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a new process: a run that another test has left behind may go on in this one."""
+    monkeypatch.setattr(garbage, "_collector", garbage._Collector())
     before = gc.get_threshold()
+    gc.unfreeze()
+    gc.set_threshold(700, 10, 10)
     yield
     gc.enable()
     gc.set_threshold(*before)

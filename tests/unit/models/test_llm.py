@@ -92,14 +92,28 @@ def test_nothing_is_asked_for_no_input() -> None:
     [
         (None, "gave a NoneType, expected a list of 1 outputs"),
         ([], "gave 0 outputs"),
-        ([["a"]], "['a'] for one input"),
-        ([{"generations": ["a", "b"]}], "gave 2 generations for one input"),
     ],
 )
 def test_a_broken_contract_is_told(given: Any, told: str) -> None:
     with pytest.raises(ModelOutputError, match="Fixed") as raised:
         Fixed(given=given).generate_outputs([chat("x")])
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (["a"], "['a'] for one input"),
+        ({"generations": ["a", "b"]}, "gave 2 generations for one input"),
+        ({"generations": [5]}, "gave a generation that is a int, expected text or None"),
+    ],
+)
+def test_an_odd_output_fails_its_input_only(odd: Any, told: str) -> None:
+    whole = {"generations": ["a"], "statistics": {}}
+    outputs = Fixed(given=[whole, odd]).generate_outputs([chat("x"), chat("y")])
+    assert outputs[0] == whole
+    assert outputs[1]["generations"] == [None]
+    assert told in str(outputs[1]["errors"])
 
 
 @pytest.mark.parametrize("cls", [Slow, SlowOneByOne])
