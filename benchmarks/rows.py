@@ -186,7 +186,7 @@ def _build_starts() -> list[Row]:
 def _build_promises(scale: float) -> list[Row]:
     answers = _scaled(100_000, scale)
     return [
-        Row("CPU-heavy step, 2 replicas beside 1", "≥ 1.8x faster", build_replicas(_scaled(8_000, scale))),
+        Row("CPU-heavy step, 2 replicas beside 1", "≥ 1.8x faster", build_replicas(_scaled(20_000, scale))),
         Row(
             "small run in an old cache beside a new one",
             "≤ 1.1x",

@@ -31,7 +31,7 @@ moments: list[float] = []
 async def answer(request: web.BaseRequest) -> web.Response:
     """Answer any call."""
     if request.method == "GET":
-        span_s = max(moments) - min(moments)
+        span_s = max(moments) - min(moments) if moments else 0.0
         moments.clear()
         return web.json_response({"span_s": span_s})
     moments.append(time.perf_counter())
