@@ -1,5 +1,6 @@
 """How a step is wired into the graph: the buffer that fits its place, and where its batches go."""
 
+from distilabel_dagster.base.error_texts import tell_error
 from distilabel_dagster.dag.dag import DAG
 from distilabel_dagster.dag.routing import RoutingBatchFunction
 from distilabel_dagster.engine.convergence import ConvergenceBuffer
@@ -33,7 +34,7 @@ def choose_route(routing: RoutingBatchFunction, step: str, targets: list[str], s
         raise
     except Exception as error:
         raise StepProcessError(
-            f"The routing function of step `{step}` failed on batch {seq_no}: {type(error).__name__}: {error}.",
+            f"The routing function of step `{step}` failed on batch {seq_no}: {tell_error(error)}.",
             step=step,
             seq_no=seq_no,
         ) from error

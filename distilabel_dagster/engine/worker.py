@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from distilabel_dagster.base.code_fingerprint import reads_name
 from distilabel_dagster.base.columns import check_rows
+from distilabel_dagster.base.error_texts import tell_error, writable
 from distilabel_dagster.batch import Rows
 from distilabel_dagster.cache.tables import EMPTY_TABLE, build_table, check_table, table_rows
 from distilabel_dagster.errors import (
@@ -88,7 +89,7 @@ def load_step(step: BaseStep) -> None:
         raise
     except BaseException as error:
         raise StepLoadError(
-            f"Step `{step.name}` couldn't be loaded: {_tell(error)}. Nothing of it was computed in "
+            f"Step `{step.name}` couldn't be loaded: {tell_error(error)}. Nothing of it was computed in "
             "this run; what was committed before stays.",
             step=step.name,
         ) from error
@@ -99,7 +100,7 @@ def unload_step(step: BaseStep) -> None:
     try:
         step.unload()
     except BaseException as error:  # noqa: BLE001  (as in `load_step`)
-        _logger.warning("Step `%s`: `unload()` failed: %s", step.name, _tell(error))
+        _logger.warning("Step `%s`: `unload()` failed: %s", step.name, tell_error(error))
 
 
 def process_batch(
@@ -158,7 +159,7 @@ def make_output(step: Step, rows: Rows) -> Output:
     """Make a batch's output of what the step gave, with the failures that the rows tell of."""
     row_error: Callable[[dict[str, Any]], str | None] | None = getattr(step, "row_error", None)
     found = enumerate(map(row_error, rows)) if row_error else ()
-    errors = {index: _writable(problem) for index, problem in found if problem}
+    errors = {index: writable(problem) for index, problem in found if problem}
     return Output(build_table(rows, step.name), errors)
 
 
@@ -169,7 +170,7 @@ def handle_failure(
     if isinstance(error, (StepOutputError, *ENDS_RUN)):
         raise error
     rows_in = table_rows(inputs[0])
-    told = _writable(f"{_tell(error)}{_place_of(error)}")
+    told = writable(f"{tell_error(error)}{_place_of(error)}")
     if on_error == "raise" or step.is_global or not isinstance(error, Exception):
         raise StepProcessError(
             f"Step `{step.name}` failed on batch {seq_no} ({max(table.num_rows for table in inputs)} rows): {told}. What "
@@ -178,7 +179,7 @@ def handle_failure(
             seq_no=seq_no,
         ) from error
     rows = [{**row, **dict.fromkeys(step.get_outputs())} for row in rows_in]
-    trace = _writable("".join(traceback.format_exception(error)))
+    trace = writable("".join(traceback.format_exception(error)))
     return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
 
 
@@ -200,20 +201,6 @@ def find_models(step: BaseStep) -> list[Model]:
         held = value[:_MOST_MODELS] if isinstance(value, list | tuple) else [value]
         found |= {id(each): each for each in held if isinstance(each, Model)}
     return list(found.values())
-
-
-def _tell(error: BaseException) -> str:
-    """Name an exception, whose own code may fail to say what it is."""
-    name = type(error).__name__
-    try:
-        return _writable(f"{name}: {error}")
-    except Exception:  # noqa: BLE001  (it's the user's code, and another failure is being told)
-        return f"<{name} without a text>"
-
-
-def _writable(text: str) -> str:
-    """The text with halves of characters escaped, which no file or terminal takes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _place_of(error: BaseException) -> str:
@@ -291,7 +278,7 @@ class RowSource:
 
     def _failure(self, error: BaseException) -> StepProcessError:
         return StepProcessError(
-            f"Step `{self._step.name}` failed while it made rows: {_tell(error)}. Rows committed "
+            f"Step `{self._step.name}` failed while it made rows: {tell_error(error)}. Rows committed "
             "before stay; mend the cause and start the same run again.",
             step=self._step.name,
         )

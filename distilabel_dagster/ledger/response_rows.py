@@ -184,20 +184,7 @@ def decode_row(row: tuple[Any, ...], location: str) -> StoredResponse:
     elif checksum is None or checksum == compute_checksum(row[:-2], content):
         response = _from_json(content)
         if isinstance(response, dict):
-            return StoredResponse(
-                key,
-                response,
-                model,
-                endpoint,
-                finish,
-                tokens_in,
-                tokens_out,
-                cost,
-                latency,
-                attempts,
-                at,
-                run_id,
-            )
+            return StoredResponse(key, response, *row[1:-2])
         reason = "is not a JSON object"
     shown = key.hex() if isinstance(key, bytes) else repr(key)[:80]
     raise build_error("damaged", location, "read", f"the response under {shown} {reason}")

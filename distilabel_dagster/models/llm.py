@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypedDict, TypeVar, cast
 
 from pydantic import Field, field_validator
 
+from distilabel_dagster.base.error_texts import tell_error, writable
 from distilabel_dagster.base.runtime_parameters import RuntimeParameter
 from distilabel_dagster.errors import ModelOutputError, suggest
 from distilabel_dagster.models.caller import find_caller
@@ -354,14 +355,10 @@ def describe_failure(error: BaseException | None) -> str:
     """Say what went wrong as a row's error does: our own messages as they are, others with their class."""
     if error is None:
         return NO_ANSWER
-    try:
-        text = str(error).encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001  (whatever the exception's own `__str__` does)
-        text = ""
     package = __name__.partition(".")[0]
     if type(error).__module__.partition(".")[0] == package:
-        return text
-    return f"{type(error).__name__}: {text}".rstrip(": ")
+        return writable(str(error))
+    return tell_error(error).rstrip(": ")
 
 
 def merge_outputs(outputs: list[GenerateOutput]) -> GenerateOutput:

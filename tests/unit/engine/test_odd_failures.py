@@ -6,6 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from distilabel_dagster.dag.routing import RoutingBatchFunction
+from distilabel_dagster.engine.wiring import choose_route
 from distilabel_dagster.engine.worker import RowSource, load_step, process_batch, unload_step
 from distilabel_dagster.errors import StepLoadError, StepOutputError, StepProcessError
 from distilabel_dagster.steps import Step
@@ -130,3 +132,18 @@ def test_texts_in_other_alphabets_stay_as_they_are() -> None:
     output = run(make_step(raises(ValueError("größer 数 😀"))), [{"n": 1}])
     assert output.errors[0].startswith("ValueError: größer 数 😀 (")
     assert json.loads(json.dumps(output.errors[0], ensure_ascii=False)) == output.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(MuteError(), "<MuteError without a text>"), (ValueError("\ud800"), r"ValueError: \\ud800")],
+)
+def test_a_routing_function_is_told_of_as_well(error: Exception, told: str) -> None:
+    def choose(targets: list[str]) -> list[str]:
+        raise error
+
+    with pytest.raises(
+        StepProcessError, match=rf"routing function of step `load` failed on batch 3: {told}\."
+    ) as caught:
+        choose_route(RoutingBatchFunction(choose), "load", ["a"], 3)
+    str(caught.value).encode()
