@@ -76,7 +76,7 @@ def build_replicas(rows: int) -> Callable[[Bench], Found]:
 
 
 def build_growth(nothing: Work, works: list[tuple[Work, int]]) -> Callable[[Bench], Found]:
-    """CPU a row as the rows grow, without what the start costs.
+    """CPU of `Pipeline.run` a row as the rows grow, without what a run of next to none takes.
 
     Args:
         nothing: a run with next to no rows.
@@ -91,14 +91,14 @@ def build_growth(nothing: Work, works: list[tuple[Work, int]]) -> Callable[[Benc
 
         start = take(nothing, 0)
         runs = [take(work, min(turns, bench.repeats)) for work, turns in works]
-        base = median(start, "cpu_s")
+        base = median(start, "run_cpu_s")
         per_1k = [
-            1000 * (median(each, "cpu_s") - base) / work.arguments["rows"]
+            1000 * (median(each, "run_cpu_s") - base) / work.arguments["rows"]
             for each, (work, _) in zip(runs, works, strict=True)
         ]
         peaks = [median(each, "peak_mb") for each in runs]
         found: Found = {
-            "ours": f"{' / '.join(f'{each:.3f}' for each in per_1k)} cpu-s/1k; "
+            "ours": f"{' / '.join(f'{1000 * each:.1f}' for each in per_1k)} cpu-ms/1k; "
             f"{' / '.join(f'{each:.0f}' for each in peaks)} MB",
             "goals": [at_most(max(peaks), 600, " MB")],
             "runs": ", ".join(str(len(each)) for each in runs),

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.schedule import CAP
-
-TEXT = "x" * 1_000
+from benchmarks.texts import make_text
 
 
 def write_steps(rows: int, batch: int, directory: str) -> float:
@@ -29,7 +28,7 @@ def write_steps(rows: int, batch: int, directory: str) -> float:
         Path(directory, str(step)).mkdir()
     for start in range(0, rows, batch):
         found: list[dict[str, Any]] = [
-            {"number": number, "text": TEXT} for number in range(start, min(start + batch, rows))
+            {"number": number, "text": make_text(number)} for number in range(start, min(start + batch, rows))
         ]
         for step in range(4):
             found = [{**row, f"made_{step}": row["number"] + 1} for row in found]

@@ -99,7 +99,7 @@ class StepCalls:
         records: its committed batches, whose requests have their numbers.
         tally: counts what is called, reused and paid.
         max_new_calls: calls that may be made beyond what the ledger has; None for any number.
-        on_settled: called when a call is settled, so that there's room for more.
+        on_settled: called when a call is settled after `wants_more` said no, so that there may be room.
     """
 
     def __init__(
@@ -117,8 +117,10 @@ class StepCalls:
         self.tally = tally
         self.step = step
         self._step_key = step_key
+        self._in_run: dict[tuple[str, str], StepInRun] = {}
         self._occurrences = Occurrences(records)
         self._open = 0
+        self._is_held_back = False
         self._allowance = max_new_calls
         self._on_settled = on_settled
         self._ended_by: Exception | None = None
@@ -138,8 +140,11 @@ class StepCalls:
             model: the model.
             preparing: calls that are about to come.
         """
-        cap = self.generation.endpoints.limiter(model).max_concurrency
-        return self._open + preparing < _AHEAD * cap
+        most = _AHEAD * self.generation.endpoints.limiter(model).max_concurrency
+        is_wanted = self._open + preparing < most
+        # Who was told no is told when there may be room; the others needn't look again at each answer.
+        self._is_held_back = self._is_held_back or not is_wanted
+        return is_wanted
 
     async def answer(self, model: RemoteModel, requests: Sequence[Request]) -> list[Any]:
         """Get the answers to requests of one batch, in order.
@@ -185,7 +190,9 @@ class StepCalls:
         if future is not None and not future.done():
             future.set_result(outcome)
             self._open -= 1
-            self._on_settled()
+            if self._is_held_back:
+                self._is_held_back = False
+                self._on_settled()
 
     async def _make_calls(self, model: RemoteModel, own: dict[bytes, Request]) -> None:
         """Take from the ledger what is there, call for what nobody else does, and wait for what others call for."""
@@ -241,13 +248,12 @@ class StepCalls:
 
     def in_run(self, model_name: str, endpoint: str) -> StepInRun:
         """Say in the ledger's words who calls."""
-        return StepInRun(
-            partition=self.generation.partition,
-            step_key=self._step_key,
-            step=self.step,
-            model=model_name,
-            endpoint=endpoint,
-        )
+        known = self._in_run.get((model_name, endpoint))
+        if known is None:
+            partition = self.generation.partition
+            known = StepInRun(partition, self._step_key, self.step, model_name, endpoint)
+            self._in_run[model_name, endpoint] = known
+        return known
 
     def _begin_call(self, model: RemoteModel, group: dict[bytes, Request]) -> "asyncio.Task[None]":
         call = asyncio.ensure_future(self._call(model, group))

@@ -31,25 +31,21 @@ class InputPlan:
         slices: predecessor -> rows to take, in order; only predecessors whose rows the step gets.
         created_from: the same as it's recorded with the output batch.
         last_batch: whether nothing comes behind it.
+        size: rows of the longest input list.
+        is_aligned: whether all input lists have equally many rows.
     """
 
     slices: dict[str, list[Slice]]
     created_from: dict[str, list[Source]]
     last_batch: bool
+    size: int = field(init=False)
+    is_aligned: bool = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """Rows of the longest input list."""
-        return max(self._sizes, default=0)
-
-    @property
-    def is_aligned(self) -> bool:
-        """Whether all input lists have equally many rows."""
-        return len(set(self._sizes)) <= 1
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [sum(each.stop - each.start for each in slices) for slices in self.slices.values()]
+    def __post_init__(self) -> None:
+        # Once: the engine asks for the size of all batches in flight whenever anything changes.
+        sizes = [sum(each.stop - each.start for each in slices) for slices in self.slices.values()]
+        object.__setattr__(self, "size", max(sizes, default=0))
+        object.__setattr__(self, "is_aligned", len(set(sizes)) <= 1)
 
 
 class StepBuffer(Protocol):

@@ -1,13 +1,15 @@
-"""A call of a model as the ledger keeps it: what was answered, for which step it was paid, and what failed before."""
+"""A call of a model as the ledger keeps it: what was answered, for which step it was paid, and what failed before.
+
+What is made for each call is a named tuple: a frozen dataclass takes five times as long to make.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _MESSAGE_CHARACTERS: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
+class StoredResponse(NamedTuple):
     """The answer to one call.
 
     Attributes:
@@ -39,8 +41,7 @@ class StoredResponse:
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepInRun:
+class StepInRun(NamedTuple):
     """Whose counters a call goes to.
 
     Attributes:
@@ -58,8 +59,7 @@ class StepInRun:
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paid:
+class Paid(NamedTuple):
     """A response that has arrived, and the step that paid for it."""
 
     response: StoredResponse
@@ -121,7 +121,7 @@ def encode_failure(failed: FailedAttempt) -> dict[str, Any]:
 
 def encode_step(step: StepInRun) -> dict[str, str]:
     """Give a step's columns."""
-    return {name: getattr(step, name) for name in StepInRun.__slots__}
+    return step._asdict()
 
 
 def clean_text(text: str) -> str:

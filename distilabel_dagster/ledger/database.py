@@ -24,7 +24,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from distilabel_dagster.base.fault_points import reach
@@ -184,13 +184,25 @@ def select_by_keys(
 ) -> Iterator[tuple[Any, ...]]:
     """Read columns of the rows with some keys (in the column `key`), in no particular order.
 
-    The statement is the driver's own: for 100,000 rows SQLAlchemy's way takes half as long again.
+    Statement and rows are the driver's own: for 100,000 rows SQLAlchemy's way takes twice as long.
     """
     listed = ", ".join(columns)
     for chunk in iter_chunks(keys):
         matching, values = _match_keys(connection, chunk)
         query = f"SELECT {listed} FROM {table.name} WHERE {matching}"  # noqa: S608 (names from the schema)
-        yield from connection.exec_driver_sql(query, values).all()
+        yield from _fetch_all(connection, query, values)
+
+
+def _fetch_all(connection: Connection, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Execute a query, and give its rows as the driver's tuples; errors are as SQLAlchemy tells them."""
+    result = connection.exec_driver_sql(query, values)
+    try:
+        rows: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]  # None is without rows
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError(query, None, error) from error
+    finally:
+        result.close()
+    return rows
 
 
 def delete_by_keys(

@@ -1,9 +1,8 @@
 """How many calls an endpoint gets: a cap, a cool-down that all its callers share, and a way back after overload."""
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, Literal, Protocol
 
 Outcome = Literal["answered", "overloaded", "failed"]
@@ -29,6 +28,23 @@ class Pace(Protocol):
     async def settle(self, estimated: int, used: int) -> None:
         """Tell what a call has used."""
         ...
+
+
+class _Slot:
+    """A place in flight for the length of a block; a class, as `contextlib`'s way costs a call more than all else here."""
+
+    __slots__ = ("_is_retry", "_limiter", "_tokens")
+
+    def __init__(self, limiter: "EndpointLimiter", tokens: int, is_retry: bool) -> None:
+        self._limiter = limiter
+        self._tokens = tokens
+        self._is_retry = is_retry
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire(self._tokens, is_retry=self._is_retry)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._limiter.release()
 
 
 class EndpointLimiter:
@@ -64,9 +80,8 @@ class EndpointLimiter:
         """Calls that wait for their turn."""
         return len(self._queue) + len(self._queue_again)
 
-    @contextlib.asynccontextmanager
-    async def slot(self, tokens: int = 0, *, is_retry: bool = False) -> AsyncIterator[None]:
-        """Hold one of the places in flight for the length of the block; wait for it, and for the pace.
+    def slot(self, tokens: int = 0, *, is_retry: bool = False) -> "_Slot":
+        """Hold one of the places in flight for the length of an `async with`; wait for it, and for the pace.
 
         Args:
             tokens: what the call will use, as far as one can tell.
@@ -75,21 +90,31 @@ class EndpointLimiter:
         Raises:
             CallsStopped: a stop came first.
         """
+        return _Slot(self, tokens, is_retry)
+
+    async def acquire(self, tokens: int, *, is_retry: bool) -> None:
+        """Take a place in flight, as `slot` does."""
         await self._acquire(self._queue_again if is_retry else self._queue)
         try:
             if self.pace is not None:
                 await self._unless_stopped(self.pace.wait(tokens))
             await self._wait_until_quiet_ends()
-            if self.is_stopped:
-                raise CallsStopped
-            yield
-        finally:
-            self.in_flight -= 1
-            self._wake()
+            self._check_running()
+        except BaseException:
+            self.release()
+            raise
 
-    async def _acquire(self, queue: deque[asyncio.Future[None]]) -> None:
+    def release(self) -> None:
+        """Give a place in flight back."""
+        self.in_flight -= 1
+        self._wake()
+
+    def _check_running(self) -> None:
         if self.is_stopped:
             raise CallsStopped
+
+    async def _acquire(self, queue: deque[asyncio.Future[None]]) -> None:
+        self._check_running()
         if not self.waiting and self._has_room():
             self.in_flight += 1
             return

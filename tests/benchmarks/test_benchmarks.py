@@ -50,7 +50,13 @@ LATE = Measured(120.0, 0.0, 0.0, {}, 0, 0, failure="not done after 120 s", is_ti
 
 def made_up(span_s: float = 1.0, cpu_s: float = 1.0, rows: int = 1_000, **more: Any) -> Measured:
     run = Measured(
-        span_s + 1, cpu_s, 100.0, {"rows": rows, "span_s": span_s, "run_s": span_s}, 1_000, 10, 500
+        span_s + 1,
+        cpu_s,
+        100.0,
+        {"rows": rows, "span_s": span_s, "run_s": span_s, "run_cpu_s": cpu_s},
+        1_000,
+        10,
+        500,
     )
     return replace(run, **more)
 
@@ -134,7 +140,7 @@ def test_growth_is_told_without_the_start() -> None:
     works = [(Work("steps", {"rows": rows}), 1) for rows in (1_000, 10_000, 100_000)]
     found = build_growth(Work("steps", {"rows": 10}), works)(MadeUpBench(runs, repeats=1))
     assert found["ratio"] == "-20 % a row, at the most"
-    assert found["ours"] == "0.500 / 0.550 / 0.400 cpu-s/1k; 100 / 700 / 100 MB"
+    assert found["ours"] == "500.0 / 550.0 / 400.0 cpu-ms/1k; 100 / 700 / 100 MB"
     assert give_verdict(found["goals"]) == "NO, 700 of 600 MB"
 
 

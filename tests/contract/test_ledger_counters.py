@@ -1,7 +1,6 @@
 """Usage, failures and rates, on each database that can hold a ledger."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +17,8 @@ from distilabel_dagster.ledger.usage import (
 )
 from tests.contract.ledger_process import OTHER_STEP, STEP, OtherLedger, fail, keys_of, pay
 
-ELSEWHERE = dataclasses.replace(STEP, partition="pipeline_2")
-EDITED = dataclasses.replace(STEP, step_key="generate_9e")
+ELSEWHERE = STEP._replace(partition="pipeline_2")
+EDITED = STEP._replace(step_key="generate_9e")
 NOW = 1_700_000_000.0
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from typing import Any
 
@@ -173,12 +172,12 @@ def test_a_row_of_before_checksums_is_believed() -> None:
 
 
 def test_what_a_database_keeps_otherwise_is_written_as_it_gives_it_back() -> None:
-    odd = dataclasses.replace(stored({}), cost_usd=float("nan"), latency_s=-0.0, created_at=7)
+    odd = stored({})._replace(cost_usd=float("nan"), latency_s=-0.0, created_at=7)
     row = encode_row(odd)
     assert row[COLUMNS.index("cost_usd")] is None
     assert str(row[COLUMNS.index("latency_s")]) == "0.0"
     assert type(row[COLUMNS.index("created_at")]) is float
-    assert decode_row(row, "ledger") == dataclasses.replace(odd, cost_usd=None)
+    assert decode_row(row, "ledger") == odd._replace(cost_usd=None)
 
 
 def test_rows_are_told_apart() -> None:

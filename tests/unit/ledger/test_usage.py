@@ -1,10 +1,8 @@
-import dataclasses
-
 from distilabel_dagster.ledger.calls import FailedAttempt, Paid, StepInRun, StoredResponse
 from distilabel_dagster.ledger.usage import Usage, add_up, usage_of
 
 STEP = StepInRun("pipeline_1", "generate_1f", "generate", "gpt", "")
-OTHER = dataclasses.replace(STEP, step="judge")
+OTHER = STEP._replace(step="judge")
 
 
 def paid(step: StepInRun, tokens: int | None, cost_usd: float | None) -> Paid:
