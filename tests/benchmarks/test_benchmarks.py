@@ -282,3 +282,9 @@ def test_a_row_of_a_hundred_rows_is_measured() -> None:
     assert run["files"] >= 8
     assert run["cache_bytes"] > 1_000
     assert run["written_bytes"] >= 0
+
+
+def test_moments_of_all_processes_are_counted() -> None:
+    work = Work("burn", {"rows": 20, "batch": 10, "replicas": 2})
+    (run,) = Bench(repeats=1).run(work, "ours", 0)
+    assert run.told["notes"] == 4, "two batches made in this process, two computed in others"
