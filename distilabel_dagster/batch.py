@@ -1,6 +1,6 @@
 """What travels between two steps: batches of rows, and the record of where each came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -77,7 +77,17 @@ class Batch:
 
     A batch is a value, never changed after it was made. A recomputed batch is another `Batch` with the same `seq_no`
     and a higher `revision`.
+
+    Attributes:
+        record: what is known of it.
+        table: its rows.
+        size_bytes: what the rows take in memory.
     """
 
     record: BatchRecord
     table: pa.Table
+    size_bytes: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once: Arrow goes through all columns for it, which takes longer than much that is done to a batch.
+        object.__setattr__(self, "size_bytes", self.table.nbytes)

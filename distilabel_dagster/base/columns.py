@@ -36,6 +36,8 @@ def map_inputs(rows: Rows, input_mappings: dict[str, str]) -> tuple[Rows, list[R
         New rows under the step's names, and for each row the columns that had one of the step's names before and
         were covered by the renaming.
     """
+    if not input_mappings:
+        return [dict(row) for row in rows], [{} for _ in rows]
     renames: dict[str, list[str]] = {}
     for name, column in input_mappings.items():
         renames.setdefault(column, []).append(name)
@@ -94,18 +96,22 @@ def check_rows(value: Any, step: str, said: str) -> Rows:
             f"Step `{step}` {said} a {type(value).__name__}, expected a list of rows (dicts).{hint}",
             step=step,
         )
+    columns: set[str] = set()
     for index, row in enumerate(value):
         if not isinstance(row, dict):
             raise StepOutputError(
                 f"Step `{step}` {said} a list whose item {index} is a {type(row).__name__}, expected a dict per row.",
                 step=step,
             )
-        if not all(isinstance(column, str) for column in row):
-            odd = next(column for column in row if not isinstance(column, str))
-            raise StepOutputError(
-                f"Step `{step}` {said} a row {index} with the column {odd!r}, which isn't a string.",
-                step=step,
-            )
+        if row.keys() <= columns:
+            continue
+        for column in row:
+            if not isinstance(column, str):
+                raise StepOutputError(
+                    f"Step `{step}` {said} a row {index} with the column {column!r}, which isn't a string.",
+                    step=step,
+                )
+        columns |= row.keys()
     return value
 
 

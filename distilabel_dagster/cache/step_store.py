@@ -176,11 +176,11 @@ class StepStore:
         group: list[Batch] = []
         size = 0
         for batch in batches:
-            if group and size + batch.table.nbytes > _PART_BYTES:
+            if group and size + batch.size_bytes > _PART_BYTES:
                 self._write_part(len(self._parts) + 1, group)
                 group, size = [], 0
             group.append(batch)
-            size += batch.table.nbytes
+            size += batch.size_bytes
         if group:
             self._write_part(len(self._parts) + 1, group)
 

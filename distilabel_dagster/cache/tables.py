@@ -15,12 +15,14 @@ import pyarrow as pa
 from distilabel_dagster.batch import Rows
 from distilabel_dagster.errors import ColumnTypeError, DamagedFileError, StepOutputError
 
-_SCALARS: Final[dict[type, pa.DataType]] = {
+SCALARS: Final[dict[type, pa.DataType]] = {
     str: pa.string(),
     float: pa.float64(),
     bool: pa.bool_(),
     bytes: pa.binary(),
 }
+"""Class of Python values -> the type that a column of them gets."""
+_OF_ONE_KIND: Final[tuple[set[type], ...]] = ({str}, {bytes}, set())
 _UNITS: Final = ("s", "ms", "us", "ns")
 _MOST_FIXED_BYTES: Final = 2 * 1024 * 1024 * 1024
 _MOST_LEVELS: Final = 100  # of schema, its root among them, that Arrow reads of a Parquet file
@@ -40,20 +42,23 @@ def build_table(rows: Rows, step: str) -> pa.Table:
     """
     columns: dict[str, None] = {}
     for row in rows:
-        if row.keys() - columns.keys():
+        if not row.keys() <= columns.keys():
             columns.update(dict.fromkeys(row))
     if rows and not columns:
         raise StepOutputError(
             f"Step `{step}` gave {len(rows)} rows without any column. Give each row at least one, or leave it out.",
             step=step,
         )
-    _check_names(columns, step)
-    arrays = {name: _build_array([row.get(name) for row in rows], step, name) for name in columns}
+    check_names(columns, step)
+    arrays = {name: build_array([row.get(name) for row in rows], step, name) for name in columns}
     return pa.table(arrays)
 
 
-def _check_names(columns: Iterable[str], step: str) -> None:
+def check_names(columns: Iterable[str], step: str) -> None:
+    """Refuse names of columns that can't be kept."""
     for name in columns:
+        if name.isascii() and name.isprintable():
+            continue
         if (told := name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")) != name:
             raise StepOutputError(
                 f"Step `{step}` gave the column `{told}`: a column's name is UTF-8 text without NUL. Rename it.",
@@ -61,43 +66,14 @@ def _check_names(columns: Iterable[str], step: str) -> None:
             )
 
 
-def check_table(made: Any, source: pa.Table, step: str) -> pa.Table:
-    """Give a table that a step made of another one as `build_table` would have made it of its rows.
-
-    Args:
-        made: what the step gave.
-        source: what it was given.
-        step: its name, for messages.
-
-    Raises:
-        ColumnTypeError: a column holds what rows can't.
-        StepOutputError: it's no table, or has two columns of one name, or one whose name can't be kept.
-    """
-    if not isinstance(made, pa.Table):
-        raise StepOutputError(
-            f"Step `{step}`: `process_table()` gave a {type(made).__name__}, expected a `pyarrow.Table` or None.",
-            step=step,
-        )
-    names = made.column_names
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise StepOutputError(
-            f"Step `{step}`: `process_table()` gave a table with two columns `{double}`. Name each column once.",
-            step=step,
-        )
-    _check_names(names, step)
-    if not made.num_rows:
-        return EMPTY_TABLE
-    if {*made.schema.types} <= {*source.schema.types, *_SCALARS.values(), pa.int64(), pa.null()}:
-        return made.replace_schema_metadata(None)
-    return build_table(table_rows(made), step)
-
-
-def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
+def build_array(values: list[Any], step: str, column: str) -> pa.Array:
+    """Make a column of its values in a batch; raises as `build_table`."""
     types = set(map(type, values)) - {type(None)}
     try:
-        if len(types) == 1 and (known := _SCALARS.get(next(iter(types)))) is not None:
+        if len(types) == 1 and (known := SCALARS.get(next(iter(types)))) is not None:
             return pa.array(values, known)
+        if types == {int} and (array := _build_ints(values)) is not None:
+            return array
         array = _infer_array(values, types)
         _check_nesting(array.type)
         _check_leaves(values, array.type)
@@ -112,6 +88,13 @@ def _build_array(values: list[Any], step: str, column: str) -> pa.Array:
             step=step,
             column=column,
         ) from error
+
+
+def _build_ints(values: list[Any]) -> pa.Array | None:
+    try:
+        return pa.array(values, pa.int64())
+    except (pa.ArrowException, OverflowError):  # told of in the words of `_infer_array`
+        return None
 
 
 def _infer_array(values: list[Any], types: set[type]) -> pa.Array:
@@ -149,7 +132,7 @@ def _check_leaves(values: Iterable[Any], kind: pa.DataType) -> None:
     elif pa.types.is_struct(kind):
         for field in kind:
             _check_leaves([value.get(field.name) for value in present if isinstance(value, dict)], field.type)
-    else:
+    elif set(map(type, present)) not in _OF_ONE_KIND:
         _check_kinds({_kind_of(value) for value in present})
 
 

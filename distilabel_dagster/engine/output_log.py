@@ -29,7 +29,7 @@ class OutputLog:
         self.pending_bytes = 0
         self.pending_rows = 0
         self._readers: dict[str, int] = {}
-        self._held: OrderedDict[int, pa.Table] = OrderedDict()
+        self._held: OrderedDict[int, Batch] = OrderedDict()
         self._held_bytes = 0
         self._bytes_per_row = 0.0
 
@@ -53,18 +53,17 @@ class OutputLog:
         self.records.append(batch.record)
         self.rows += batch.record.size
         self.pending.append(batch)
-        size_bytes = batch.table.nbytes
-        self.pending_bytes += size_bytes
+        self.pending_bytes += batch.size_bytes
         self.pending_rows += batch.record.size
-        self._held[batch.record.seq_no] = batch.table
-        self._held_bytes += size_bytes
+        self._held[batch.record.seq_no] = batch
+        self._held_bytes += batch.size_bytes
         if batch.record.size:
-            self._bytes_per_row = size_bytes / batch.record.size
+            self._bytes_per_row = batch.size_bytes / batch.record.size
 
     def mark_committed(self, count: int) -> None:
         """Note that the first `count` pending batches are on disk."""
         done, self.pending = self.pending[:count], self.pending[count:]
-        self.pending_bytes -= sum(batch.table.nbytes for batch in done)
+        self.pending_bytes -= sum(batch.size_bytes for batch in done)
         self.pending_rows -= sum(batch.record.size for batch in done)
         # The store has records of its own, which say where the rows are: one of each is enough.
         start, stop = self.committed - len(done), self.committed
@@ -105,7 +104,7 @@ class OutputLog:
             is_needed = seq_no >= first_needed and self._held_bytes <= HELD_BYTES
             if is_needed or seq_no >= self.committed:
                 break
-            self._held_bytes -= self._held.pop(seq_no).nbytes
+            self._held_bytes -= self._held.pop(seq_no).size_bytes
 
     def reload(self) -> None:
         """Take the records from the store again, after batches were replaced there."""
@@ -114,9 +113,8 @@ class OutputLog:
 
     def read(self, seq_no: int, start: int, stop: int) -> pa.Table:
         """Read rows `start` to `stop` (excluded) of a batch."""
-        table = self._held.get(seq_no)
-        if table is None:
-            table = self.store.read(seq_no)
+        held = self._held.get(seq_no)
+        table = held.table if held is not None else self.store.read(seq_no)
         return table.slice(start, stop - start)
 
     def read_slices(self, slices: list[Slice]) -> pa.Table:

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
 
 from distilabel_dagster.batch import BatchRecord
+from distilabel_dagster.cache.foreign_tables import copy_table
 from distilabel_dagster.cache.tables import EMPTY_TABLE, table_rows
 from distilabel_dagster.engine.calls import Request, RequestMaker
 from distilabel_dagster.engine.events import StepStarted, StepWarning
@@ -16,16 +16,15 @@ from distilabel_dagster.engine.generation import Generation, StepCalls
 from distilabel_dagster.engine.occurrences import BatchRequests
 from distilabel_dagster.engine.own_calls import BatchCaller, BatchDesk
 from distilabel_dagster.engine.replicas import ReplicaPool
+from distilabel_dagster.engine.row_source import RowSource, honours_offset
 from distilabel_dagster.engine.run_state import RunState
 from distilabel_dagster.engine.step_buffer import InputPlan
 from distilabel_dagster.engine.tally import Tally
 from distilabel_dagster.engine.worker import (
     Output,
-    RowSource,
     ThreadWorker,
     find_models,
     handle_failure,
-    honours_offset,
     load_step,
     make_output,
     process_batch,
@@ -180,7 +179,8 @@ class StepWorker:
         if self._talks_to is not None:
             output = await self._converse(plan, seq_no, batch, self._talks_to)
         elif self._pool is not None:
-            inputs = await self.thread.submit(self._read, plan)
+            # What is pickled for another process is all that a slice is a slice of.
+            inputs = await self.thread.submit(lambda: list(map(copy_table, self._read(plan))))
             output = await self._pool.process(inputs, on_error, seq_no, self._caller(batch).desk)
         else:
             caller = self._caller(batch)
@@ -204,14 +204,13 @@ class StepWorker:
         try:
             try:
                 # One job of the thread, so that batches number their requests in their order.
-                requests = await self.thread.submit(lambda: talk.begin(self._read(plan)[0]))
+                made = await self.thread.submit(lambda: talk.begin(self._read(plan)[0]))
             finally:
                 self._preparing -= plan.size
-            while requests is not None:
-                answers = await calls.answer(model, requests)
-                requests = await self.thread.submit(talk.go_on, answers)
-            output: Output = await self.thread.submit(make_output, step, talk.rows)
-            return output
+            while not isinstance(made, Output):
+                answers = await calls.answer(model, made)
+                made = await self.thread.submit(talk.go_on, answers)
+            return made
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001  (sorted out there)
@@ -275,7 +274,7 @@ def _find_partner(step: BaseStep) -> AsyncLLM | None:
 
 
 def _with_requests(output: Output, batch: BatchRequests) -> Output:
-    return replace(output, requests=batch.requests, occurrences=batch.occurrences)
+    return Output(output.table, output.errors, output.trace, batch.requests, batch.occurrences)
 
 
 class _Talk:
@@ -289,29 +288,29 @@ class _Talk:
         self._conversation: Conversation | None = None
         self._first: dict[int, Request] = {}
         self.table = EMPTY_TABLE
-        self.rows: list[dict[str, Any]] = []
 
-    def begin(self, table: pa.Table) -> list[Request] | None:
-        """Make the first requests about rows; None where there's nothing to ask."""
+    def begin(self, table: pa.Table) -> list[Request] | Output:
+        """Make the first requests about rows, or their output where there's nothing to ask."""
         assert isinstance(self._step, RowTask)  # noqa: S101  (for the type checker)
         self.table = table
         self._conversation = self._step.converse_mapped(table_rows(table))
         return self._advance(None)
 
-    def go_on(self, answers: list[Any]) -> list[Request] | None:
-        """Take answers in, and make the requests that follow them; None when all rows are made."""
+    def go_on(self, answers: list[Any]) -> list[Request] | Output:
+        """Take answers in, and make the requests that follow them, or the output when all rows are made."""
         return self._advance(answers)
 
-    def _advance(self, answers: list[Any] | None) -> list[Request] | None:
+    def _advance(self, answers: list[Any] | None) -> list[Request] | Output:
         assert self._conversation is not None  # noqa: S101  (`begin` comes first)
         try:
             # What a task's own code asks beside it, of this model or another, goes through the ledger too.
             with calling(self._caller, find_models(self._step)):
                 questions = self._conversation.send(answers)  # type: ignore[arg-type]  # None is what starts it
         except StopIteration as end:
-            self.rows = end.value
-            return None
-        return self._make_requests(questions)
+            rows = end.value
+        else:
+            return self._make_requests(questions)
+        return make_output(self._step, rows)
 
     def _make_requests(self, questions: list[Question]) -> list[Request]:
         assert isinstance(self._step, RowTask)  # noqa: S101  (for the type checker)

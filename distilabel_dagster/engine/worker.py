@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import queue
 import sys
@@ -10,7 +9,6 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
-from distilabel_dagster.base.code_fingerprint import reads_name
-from distilabel_dagster.base.columns import check_rows
 from distilabel_dagster.base.error_texts import tell_error, writable
 from distilabel_dagster.batch import Rows
-from distilabel_dagster.cache.tables import EMPTY_TABLE, build_table, check_table, table_rows
+from distilabel_dagster.cache.foreign_tables import check_table
+from distilabel_dagster.cache.tables import EMPTY_TABLE, build_table, table_rows
 from distilabel_dagster.errors import (
     CacheError,
     CostLimitError,
@@ -35,8 +32,7 @@ from distilabel_dagster.errors import (
 from distilabel_dagster.models.caller import Caller, calling
 from distilabel_dagster.models.limits import CallsStopped
 from distilabel_dagster.models.model import Model
-from distilabel_dagster.steps.step import BaseStep, GeneratorStep, Step
-from distilabel_dagster.steps.tasks.task import GeneratorTask
+from distilabel_dagster.steps.step import BaseStep, Step
 
 _logger = logging.getLogger("distilabel_dagster.engine")
 _IDLE_JOIN_S: Final = 1.0
@@ -126,33 +122,34 @@ def process_batch(
     """
     if not any(table.num_rows for table in inputs):
         return Output(EMPTY_TABLE, {})
+    made = None
     try:
-        with _calling(step, caller):
-            made = _process_table(step, inputs)
+        if _takes_table(step, inputs):
+            with calling_models(step, caller):
+                made = step.process_table(inputs[0])
     except BaseException as error:  # noqa: BLE001  (sorted out there)
         return handle_failure(step, inputs, on_error, seq_no, error)
     if made is not None:
         return Output(check_table(made, inputs[0], step.name), {})
     rows_in = [table_rows(table) for table in inputs]
     try:
-        with _calling(step, caller):
+        with calling_models(step, caller):
             rows = step.run_process(*rows_in)
     except BaseException as error:  # noqa: BLE001  (sorted out there)
         return handle_failure(step, inputs, on_error, seq_no, error)
     return make_output(step, rows)
 
 
-def _process_table(step: Step, inputs: list[pa.Table]) -> Any:
-    """Call a step by the table of its only predecessor, if it offers that; None where it wants rows."""
-    if len(inputs) > 1 or step.input_mappings or step.output_mappings or not _offers_table(type(step)):
-        return None
-    return step.process_table(inputs[0])
+def _takes_table(step: Step, inputs: list[pa.Table]) -> bool:
+    """Tell whether a step offers to be called by the table of its only predecessor."""
+    is_mapped = step.input_mappings or step.output_mappings
+    return len(inputs) == 1 and not is_mapped and offers(type(step), "process_table")
 
 
-def _offers_table(step_class: type[Step]) -> bool:
-    """Tell whether `process_table` is as new as `process`: a subclass with a `process` of its own means that one."""
-    defining = (cls for cls in step_class.__mro__ if {"process", "process_table"} & vars(cls).keys())
-    return "process_table" in vars(next(defining))
+def offers(step_class: type[BaseStep], method: str) -> bool:
+    """Tell whether `method` is as new as `process`: a subclass with a `process` of its own means that one."""
+    defining = (cls for cls in step_class.__mro__ if {"process", method} & vars(cls).keys())
+    return method in vars(next(defining))
 
 
 def make_output(step: Step, rows: Rows) -> Output:
@@ -183,7 +180,7 @@ def handle_failure(
     return Output(build_table(rows, step.name), dict.fromkeys(range(len(rows)), told), trace)
 
 
-def _calling(step: BaseStep, caller: Caller | None) -> contextlib.AbstractContextManager[None]:
+def calling_models(step: BaseStep, caller: Caller | None) -> contextlib.AbstractContextManager[None]:
     """Let `caller`, if there's one, make the calls of the step's models in the block."""
     return calling(caller, find_models(step)) if caller is not None else contextlib.nullcontext()
 
@@ -195,11 +192,12 @@ def find_models(step: BaseStep) -> list[Model]:
     """
     found: dict[int, Model] = {}
     for name in type(step).model_fields:
-        value = getattr(step, name) if name != "pipeline" else None
-        if isinstance(value, dict):
-            value = list(islice(value.values(), _MOST_MODELS))
-        held = value[:_MOST_MODELS] if isinstance(value, list | tuple) else [value]
-        found |= {id(each): each for each in held if isinstance(each, Model)}
+        value = getattr(step, name)
+        if isinstance(value, Model):
+            found[id(value)] = value
+        elif isinstance(value, dict | list | tuple) and name != "pipeline":
+            held = value.values() if isinstance(value, dict) else value
+            found |= {id(each): each for each in islice(held, _MOST_MODELS) if isinstance(each, Model)}
     return list(found.values())
 
 
@@ -209,130 +207,63 @@ def _place_of(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
-class RowSource:
-    """A generator step's rows from an offset on, batch by batch.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a thread is to do, and who waits for it: a future of an event loop's own costs a third of one for threads."""
 
-    Args:
-        step: the step, loaded.
-        offset: rows that are committed already.
-    """
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: "asyncio.Future[Any] | None"
 
-    def __init__(self, step: GeneratorStep, offset: int) -> None:
-        self._step = step
-        self._skip = 0 if honours_offset(step) else offset
-        self._offset = 0 if self._skip else offset
-        self._iterator: Any = None
-
-    def _start(self, offset: int) -> Any:
+    def run(self) -> tuple[Any, BaseException | None]:
+        """Do it; give what came of it."""
         try:
-            made = self._step.process(offset=offset)
-        except DistilabelDagsterError:
-            raise
-        except BaseException as error:
-            raise self._failure(error) from error
-        if not hasattr(made, "__next__"):
-            raise StepOutputError(
-                f"Step `{self._step.name}`: `process()` returned a {type(made).__name__}, expected a generator. Write "
-                "`yield rows, last_batch`.",
-                step=self._step.name,
-            )
-        return made
+            return self.function(*self.arguments), None
+        except BaseException as error:  # noqa: BLE001  (handed to whoever waits for the result)
+            return None, error
 
-    def pull(self, caller: Caller | None = None) -> tuple[Output, bool] | None:
-        """Get the next rows, and whether they're the last; None if the generator ended without saying so.
-
-        Args:
-            caller: makes the calls of the step's models.
-
-        Raises:
-            StepProcessError: the generator raised.
-            StepOutputError: it yielded something other than `(rows, last_batch)`.
-        """
-        while True:
-            try:
-                with _calling(self._step, caller):
-                    if self._iterator is None:
-                        self._iterator = self._start(self._offset)
-                    made = next(self._iterator)
-            except StopIteration:
-                return None
-            except (DistilabelDagsterError, CallsStopped):
-                raise
-            except BaseException as error:
-                raise self._failure(error) from error
-            rows, last_batch = self._check(made)
-            skipped = min(self._skip, len(rows))
-            self._skip -= skipped
-            rows = self._step.map_rows(rows[skipped:])
-            if rows or last_batch:
-                return Output(build_table(rows, self._step.name), {}), last_batch
-
-    def _check(self, made: Any) -> tuple[Rows, bool]:
-        name = self._step.name
-        if not (isinstance(made, tuple) and len(made) == 2):
-            raise StepOutputError(
-                f"Step `{name}` yielded a {type(made).__name__}, expected a pair `(rows, last_batch)`.",
-                step=name,
-            )
-        return check_rows(made[0], name, "yielded"), bool(made[1])
-
-    def _failure(self, error: BaseException) -> StepProcessError:
-        return StepProcessError(
-            f"Step `{self._step.name}` failed while it made rows: {tell_error(error)}. Rows committed "
-            "before stay; mend the cause and start the same run again.",
-            step=self._step.name,
-        )
+    def tell(self, result: Any, failure: BaseException | None) -> None:
+        """Hand what came of it to who waits for it."""
+        if self.future is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                self.future.get_loop().call_soon_threadsafe(_settle, self.future, result, failure)
 
 
-def honours_offset(step: GeneratorStep) -> bool:
-    """Tell whether `process` is started at its offset.
-
-    One that never reads it is started from the beginning, as is one that only hands it on to a `process` of its bases that
-    never does, and one that asks a model: what it asked before is answered from the ledger, so that it goes the same way
-    again, whether it asks ahead or for each batch.
-    """
-    if isinstance(step, GeneratorTask):
-        return False
-    for cls in type(step).__mro__:
-        defined = vars(cls).get("step_function") or vars(cls).get("process")
-        if defined is None:
-            continue
-        function = defined.__get__(step)
-        name = next(iter(inspect.signature(function).parameters), None)
-        if name is None or not reads_name(function, name):
-            return False
-        if reads_name(function, name, beside="process"):
-            return True
-    return False
+def _settle(future: "asyncio.Future[Any]", result: Any, failure: BaseException | None) -> None:
+    if future.done():  # given up meanwhile
+        return
+    if failure is None:
+        future.set_result(result)
+    elif isinstance(failure, StopIteration):  # which no future takes
+        future.set_exception(RuntimeError(f"{failure!r} was raised"))
+    else:
+        future.set_exception(failure)
 
 
 class ThreadWorker:
     """One daemon thread that runs what it's given, in order; so a step is loaded and called in the same thread."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._jobs = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._is_busy = False
         self._thread = threading.Thread(target=self._work, name=f"step-{name}", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, function, arguments = job
-            if not future.set_running_or_notify_cancel():
+            if job.future is not None and job.future.cancelled():
                 continue
             self._is_busy = True
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:  # noqa: BLE001  (handed to whoever waits for the result)
-                future.set_exception(error)
-            self._is_busy = False
+            made = job.run()
+            self._is_busy = False  # before anyone hears of it, and closes the thread: then it's waited for
+            job.tell(*made)
+            del job, made  # nothing is held until the next job comes
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
         """Run `function(*arguments)` in the thread; await the result in the event loop."""
-        future: Future[Any] = Future()
-        self._jobs.put((future, function, arguments))
-        return asyncio.wrap_future(future)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(function, arguments, future))
+        return future
 
     def tell_place(self) -> str | None:
         """Say where the thread is, for people: "`process()` hasn't returned (my_steps.py:12)"; None if it does nothing."""
@@ -344,7 +275,7 @@ class ThreadWorker:
 
     def post(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run `function(*arguments)` in the thread, behind what it's doing; nobody waits for it."""
-        self._jobs.put((Future(), function, arguments))
+        self._jobs.put(_Job(function, arguments, None))
 
     def close(self) -> None:
         """Let the thread end after what it's doing; waits for that only if it does nothing.

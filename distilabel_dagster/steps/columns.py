@@ -66,6 +66,8 @@ class KeepColumns(Step):
     def process_table(self, table: pa.Table) -> pa.Table:
         """Give the table with nothing but the columns to keep."""
         there = set(table.column_names)
+        if there.issuperset(self.columns):
+            return table.select(self.columns)
         missing = pa.nulls(table.num_rows)
         return pa.table(
             {column: table.column(column) if column in there else missing for column in self.columns}

@@ -12,7 +12,7 @@ from distilabel_dagster.base.columns import StepColumns
 from distilabel_dagster.base.runtime_parameters import RuntimeParameter
 from distilabel_dagster.batch import Row
 from distilabel_dagster.errors import PipelineDefinitionError, StepProcessError
-from distilabel_dagster.steps.generators.batching import iter_batches
+from distilabel_dagster.steps.generators.batching import iter_batches, iter_table_batches
 from distilabel_dagster.steps.generators.data_files import DataFile, find_files
 from distilabel_dagster.steps.generators.readers import (
     READ_ERRORS,
@@ -20,12 +20,13 @@ from distilabel_dagster.steps.generators.readers import (
     infer_converters,
     iter_csv_rows,
     iter_json_rows,
+    iter_parquet_pieces,
     iter_parquet_rows,
     peek_csv_columns,
     peek_json_columns,
     peek_parquet_columns,
 )
-from distilabel_dagster.steps.step import GeneratorStep, GeneratorStepOutput
+from distilabel_dagster.steps.step import GeneratorStep, GeneratorStepOutput, GeneratorTableOutput
 
 _PEEK = {"csv": peek_csv_columns, "json": peek_json_columns, "parquet": peek_parquet_columns}
 
@@ -124,17 +125,25 @@ class LoadDataFromFileSystem(GeneratorStep):
             StepProcessError: a file is damaged; file and line are named.
         """
         files = self._find_files()
-        try:
+        with self._blaming_files():
             rows = self._iter_rows(files, offset)
             if self.num_examples is not None:
                 rows = itertools.islice(rows, max(0, self.num_examples - offset))
             yield from iter_batches(rows, self.batch_size)
-        except READ_ERRORS as error:
-            raise StepProcessError(
-                f"Step `{self.name}` can't go on reading {error} Rows before that are kept; mend the file, or leave "
-                "it out.",
-                step=self.name,
-            ) from error
+
+    def process_tables(self, offset: int = 0) -> GeneratorTableOutput | None:
+        """Yield the rows of parquet files from `offset` on as tables; None for files of other types.
+
+        Raises:
+            StepProcessError: as `process`.
+        """
+        files = self._find_files()
+        return self._iter_tables(files, offset) if self._kind(files) == "parquet" else None
+
+    def _iter_tables(self, files: list[DataFile], offset: int) -> GeneratorTableOutput:
+        most = None if self.num_examples is None else max(0, self.num_examples - offset)
+        with self._blaming_files():
+            yield from iter_table_batches(iter_parquet_pieces(files, offset), self.batch_size, most)
 
     def _iter_rows(self, files: list[DataFile], skip: int) -> Iterator[Row]:
         kind = self._kind(files)
@@ -167,4 +176,15 @@ class LoadDataFromFileSystem(GeneratorStep):
         except READ_ERRORS as error:
             raise PipelineDefinitionError(
                 f"Step `{self.name}` can't read its `data_files`: {error}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _blaming_files(self) -> Iterator[None]:
+        try:
+            yield
+        except READ_ERRORS as error:
+            raise StepProcessError(
+                f"Step `{self.name}` can't go on reading {error} Rows before that are kept; mend the file, or leave "
+                "it out.",
+                step=self.name,
             ) from error

@@ -16,9 +16,12 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
+
+import pyarrow as pa
 
 from distilabel_dagster.batch import Row
+from distilabel_dagster.steps.generators.batching import Piece, make_piece
 from distilabel_dagster.steps.generators.data_files import DataFile
 
 READ_ERRORS: Final = (
@@ -41,6 +44,7 @@ _LARGE_INT = re.compile(r"-?[1-9][0-9]{15,17}")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _BOOLS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
+_Made = TypeVar("_Made")
 Converters = dict[str, Callable[[str], Any]]
 """Column of csv files -> what makes a value of a field's text."""
 
@@ -62,8 +66,6 @@ def _open(file: DataFile) -> Iterator[BinaryIO]:
         else:
             opened = stack.enter_context(file.fs.open(file.path, "rb"))
         if file.compression == "zstd":
-            import pyarrow as pa
-
             opened = io.BufferedReader(stack.enter_context(pa.CompressedInputStream(opened, "zstd")))
         elif file.compression is not None:
             unpack: Any = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[file.compression]
@@ -292,6 +294,17 @@ def _check_header(fields: list[str]) -> list[str]:
 
 def iter_parquet_rows(files: Sequence[DataFile], skip: int) -> Iterator[Row]:
     """Read the rows behind the first `skip`, part by part; skipped row groups aren't read."""
+    return itertools.chain.from_iterable(_iter_parquet(files, skip, lambda batch: batch.to_pylist()))
+
+
+def iter_parquet_pieces(files: Sequence[DataFile], skip: int) -> Iterator[Piece]:
+    """Read the rows behind the first `skip` as `iter_parquet_rows` does, as tables where they can stand for them."""
+    return _iter_parquet(files, skip, lambda batch: make_piece(pa.Table.from_batches([batch])))
+
+
+def _iter_parquet(
+    files: Sequence[DataFile], skip: int, make: Callable[[pa.RecordBatch], _Made]
+) -> Iterator[_Made]:
     for file in files:
         with _reading(file), _open_parquet(file) as parquet:
             for group in range(parquet.num_row_groups):
@@ -300,7 +313,7 @@ def iter_parquet_rows(files: Sequence[DataFile], skip: int) -> Iterator[Row]:
                     skip -= count
                     continue
                 for batch in parquet.iter_batches(batch_size=1024, row_groups=[group]):
-                    yield from batch.slice(min(skip, batch.num_rows)).to_pylist()
+                    yield make(batch.slice(min(skip, batch.num_rows)))
                     skip = max(0, skip - batch.num_rows)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from distilabel_dagster.engine.worker import RowSource, honours_offset
+from distilabel_dagster.engine.row_source import RowSource, honours_offset
 from distilabel_dagster.steps import GeneratorStep, step
 
 ROWS = [{"n": n} for n in range(4)]

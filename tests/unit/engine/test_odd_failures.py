@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from distilabel_dagster.dag.routing import RoutingBatchFunction
+from distilabel_dagster.engine.row_source import RowSource
 from distilabel_dagster.engine.wiring import choose_route
-from distilabel_dagster.engine.worker import RowSource, load_step, process_batch, unload_step
+from distilabel_dagster.engine.worker import load_step, process_batch, unload_step
 from distilabel_dagster.errors import StepLoadError, StepOutputError, StepProcessError
 from distilabel_dagster.steps import Step
 from tests.unit.engine.runs import BODIES, Bench, chain

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from distilabel_dagster.batch import Rows
 from distilabel_dagster.cache.tables import build_table
+from distilabel_dagster.engine.row_source import RowSource
 from distilabel_dagster.engine.worker import process_batch
 from distilabel_dagster.errors import ColumnTypeError, StepOutputError, StepProcessError
-from distilabel_dagster.steps import KeepColumns, Step
+from distilabel_dagster.steps import GeneratorStep, KeepColumns, Step
 
 VALUES = st.sampled_from(
     [
@@ -149,3 +150,118 @@ def test_keep_columns_keeps_the_same_either_way(rows: Rows, columns: list[str]) 
     table = build_table(rows, "load")
     expected = step.run_process(table.to_pylist())
     assert run(step, table) == (expected if rows else [])
+
+
+# --- generator steps ------------------------------------------------------------------------------
+
+
+class GivesTables(GeneratorStep):
+    """Gives what the test says, as tables; its rows say that they are rows."""
+
+    make: ClassVar[Callable[[int], Any]] = staticmethod(lambda offset: iter([(TABLE, True)]))
+
+    def process(self, offset: int = 0) -> Any:
+        yield [{"by": "rows", "offset": offset}], True
+
+    def process_tables(self, offset: int = 0) -> Any:
+        return GivesTables.make(offset)
+
+
+class OwnRows(GivesTables):
+    """Inherits `process_tables` from a class whose `process` it replaces."""
+
+    def process(self, offset: int = 0) -> Any:
+        yield [{"mine": offset}], True
+
+
+class Forgets(GeneratorStep):
+    """Gives all tables, wherever it's started."""
+
+    def process(self, offset: int = 0) -> Any:
+        yield [], True
+
+    def process_tables(self, offset: int = 0) -> Any:
+        assert not offset
+        yield TABLE.slice(0, 1), False
+        yield [{"a": 5}, {"a": 6}], False
+        yield pa.table({"a": pa.array([7, 8], pa.int8())}), True
+
+
+class MapsRows(GivesTables):
+    """Has a way of its own to name columns."""
+
+    def map_rows(self, rows: Rows) -> Rows:
+        return [{f"my_{name}": value for name, value in row.items()} for row in rows]
+
+
+def giving(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], Any]) -> GivesTables:
+    monkeypatch.setattr(GivesTables, "make", staticmethod(make))
+    return GivesTables(name="load")
+
+
+def pull_all(step: GeneratorStep, offset: int = 0) -> list[tuple[Rows, bool]]:
+    source, pulled = RowSource(step, offset), []
+    while (made := source.pull()) is not None:
+        pulled.append((made[0].table.to_pylist(), made[1]))
+        if made[1]:
+            break
+    return pulled
+
+
+def test_a_generator_is_asked_for_tables_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pull_all(GivesTables(name="load")) == [(TABLE.to_pylist(), True)]
+    assert pull_all(OwnRows(name="load"), 3) == [([{"mine": 3}], True)]
+    assert pull_all(giving(monkeypatch, lambda offset: None), 3) == [([{"by": "rows", "offset": 3}], True)]
+
+
+def test_tables_and_rows_may_take_turns_and_are_skipped_alike() -> None:
+    batches: list[tuple[Rows, bool]] = [
+        ([{"a": 1, "t": "x"}], False),
+        ([{"a": 5}, {"a": 6}], False),
+        ([{"a": 7}, {"a": 8}], True),
+    ]
+    assert pull_all(Forgets(name="load")) == batches
+    assert pull_all(Forgets(name="load"), 2) == [([{"a": 6}], False), batches[2]]
+    assert pull_all(Forgets(name="load"), 4) == [([{"a": 8}], True)]
+    assert pull_all(Forgets(name="load"), 9) == [([], True)]
+
+
+@pytest.mark.parametrize("mappings", [{"a": "b"}, {"a": "t"}, {"a": "t", "t": "a"}, {"t": "a"}, {"x": "y"}])
+def test_columns_are_renamed_as_those_of_rows(mappings: dict[str, str]) -> None:
+    step = GivesTables(name="load", output_mappings=mappings)
+    assert pull_all(step) == [(step.map_rows(TABLE.to_pylist()), True)]
+
+
+def test_a_way_of_its_own_to_name_columns_is_gone() -> None:
+    assert pull_all(MapsRows(name="load"))[0][0][0] == {"my_a": 1, "my_t": "x"}
+
+
+def test_batches_without_rows_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = giving(monkeypatch, lambda offset: iter([(TABLE.slice(0, 0), False), (TABLE, False)]))
+    assert pull_all(step) == [(TABLE.to_pylist(), False)]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "told"),
+    [
+        (lambda offset: [(TABLE, True)], StepOutputError, r"`process_tables\(\)` returned a list"),
+        (lambda offset: iter([TABLE]), StepOutputError, "yielded a Table, expected a pair"),
+        (lambda offset: iter([(TABLE.to_batches()[0], True)]), StepOutputError, "yielded a RecordBatch"),
+        (lambda offset: 1 // offset, StepProcessError, "ZeroDivisionError"),
+        (
+            lambda offset: iter([(pa.table({"t": pa.array([b"\xff"]).view(pa.string())}), True)]),
+            StepProcessError,
+            r"failed while it made rows: UnicodeDecodeError.*Rows committed before stay",
+        ),
+        (
+            lambda offset: iter([(pa.table({"u": pa.array([2**64 - 1, None], pa.uint64())}), True)]),
+            ColumnTypeError,
+            "column `u`",
+        ),
+    ],
+)
+def test_what_is_no_table_ends_the_run(
+    make: Callable[[int], Any], error: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(error, match=told):
+        pull_all(giving(monkeypatch, make))

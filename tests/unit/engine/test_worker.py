@@ -5,7 +5,8 @@ import re
 import pyarrow as pa
 import pytest
 
-from distilabel_dagster.engine.worker import RowSource, ThreadWorker, load_step, process_batch, unload_step
+from distilabel_dagster.engine.row_source import RowSource
+from distilabel_dagster.engine.worker import ThreadWorker, load_step, process_batch, unload_step
 from distilabel_dagster.errors import ColumnTypeError, StepLoadError, StepOutputError, StepProcessError
 from distilabel_dagster.steps import GeneratorStep, GlobalStep, Step, step
 

@@ -409,14 +409,50 @@ def test_skipped_row_groups_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert groups == [2, 3]
 
 
+def test_only_parquet_comes_as_tables(tmp_path: Path) -> None:
+    step = LoadDataFromFileSystem(data_files=write_parquet(tmp_path / "a.parquet", ROWS), batch_size=2)
+    tables = list(step.process_tables(offset=1) or ())
+    assert [(type(table), len(table), last) for table, last in tables] == [(pa.Table, 2, True)]
+    assert LoadDataFromFileSystem(data_files=write_lines(tmp_path / "a.jsonl", ROWS)).process_tables() is None
+    assert LoadDataFromFileSystem(data_files=write_csv(tmp_path / "a.csv", ROWS)).process_tables() is None
+
+
+def test_parquet_as_tables_is_read_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    original = pq.ParquetFile.iter_batches
+
+    def spy(self: Any, *args: Any, row_groups: list[int], **kwargs: Any) -> Any:
+        groups.extend(row_groups)
+        return original(self, *args, row_groups=row_groups, **kwargs)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    path = write_parquet(tmp_path / "a.parquet", [{"n": n} for n in range(12)], row_group_size=3)
+    tables = LoadDataFromFileSystem(data_files=path, batch_size=2, num_examples=9).process_tables(offset=4)
+    assert tables is not None
+    first, _ = next(tables)
+    assert (first.to_pylist(), groups) == ([{"n": 4}, {"n": 5}], [1, 2])
+    assert [last for _, last in tables] == [False, True]
+    assert groups == [1, 2]
+
+
+def test_text_in_parquet_that_is_none_is_named_with_its_file(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.array([b"fine", b"\xff"]).view(pa.string())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    step = LoadDataFromFileSystem(name="load", data_files=tmp_path / "a.parquet")
+    for way in (step.process, step.process_tables):
+        with pytest.raises(StepProcessError, match=r"can't go on reading .*a\.parquet: 'utf-8' codec"):
+            list(way())
+
+
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"no parquet at all")
     step = LoadDataFromFileSystem(name="load", data_files=path)
     with pytest.raises(PipelineDefinitionError, match=r"a\.parquet: .*[Pp]arquet"):
         step.outputs  # noqa: B018 (a property that reads)
-    with pytest.raises(StepProcessError, match=r"Step `load` can't go on reading .*a\.parquet"):
-        list(step.process())
+    for way in (step.process, step.process_tables):
+        with pytest.raises(StepProcessError, match=r"Step `load` can't go on reading .*a\.parquet"):
+            list(way())
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from distilabel_dagster.base.signature import compute_signature, describe_identity
-from distilabel_dagster.errors import PipelineDefinitionError, StepLoadError
+from distilabel_dagster.batch import Rows
+from distilabel_dagster.errors import PipelineDefinitionError, StepLoadError, StepProcessError
 from distilabel_dagster.steps import LoadDataFromDisk
 
 ROWS = [{"n": n, "deep": {"list": [n]}} for n in range(5)]
@@ -112,3 +114,27 @@ def test_values_stay_plain(tmp_path: Path) -> None:
     )
     step = LoadDataFromDisk(dataset_path=tmp_path / "saved")
     assert list(step.process()) == [(rows, True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+def test_what_stands_before_damage_is_given_either_way(tmp_path: Path, batch_size: int) -> None:
+    texts = pa.array([b"fine"] * 7 + [b"\xff"] + [b"fine"] * 5).view(pa.string())
+    datasets.Dataset(pa.table({"text": texts})).save_to_disk(str(tmp_path / "saved"))
+    step = LoadDataFromDisk(name="load", dataset_path=tmp_path / "saved", batch_size=batch_size)
+    given: list[list[tuple[Rows, bool]]] = [[], []]
+    for found, way in zip(given, (step.process, step.process_tables), strict=True):
+        with pytest.raises(StepProcessError, match=r"Step `load` can't go on reading the dataset .*utf-8"):
+            found.extend((list(rows), last) for rows, last in way())
+    assert given[0] == given[1]
+    readable = 7 // batch_size  # batches, of which the last is held back for the row that follows
+    assert sum(len(rows) for rows, _ in given[0]) == max(0, readable - 1) * batch_size
+
+
+def test_a_dataset_comes_as_tables(tmp_path: Path) -> None:
+    step = LoadDataFromDisk(dataset_path=save(tmp_path / "saved"), batch_size=2, num_examples=4)
+    tables = list(step.process_tables(offset=1))
+    assert [(type(table), len(table), last) for table, last in tables] == [
+        (pa.Table, 2, False),
+        (pa.Table, 1, True),
+    ]
+    assert [row for table, _ in tables for row in table.to_pylist()] == ROWS[1:4]
