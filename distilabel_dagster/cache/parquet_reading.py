@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distilabel_dagster.cache.claims import (
@@ -132,6 +131,8 @@ def is_readable(content: bytes) -> bool:
 
 def _written_out(array: pa.Array) -> int:
     """Bytes that an array's values take once each has a copy of its own."""
+    import pyarrow.compute as pc  # takes 40 ms to import, and this is called for large columns only
+
     kind = array.type
     if pa.types.is_dictionary(kind):
         lengths = pc.take(pc.binary_length(array.dictionary), array.indices)

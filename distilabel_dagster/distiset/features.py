@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from distilabel_dagster.base.json_data import load_json
 from distilabel_dagster.errors import DistisetError
@@ -21,6 +20,11 @@ _PLAIN: Final = frozenset(
     }
 )
 """Features whose values are all in the table; others stand for files."""
+
+
+def has_features(schema: pa.Schema) -> bool:
+    """Tell whether a schema says of its columns what they are for `datasets`."""
+    return _KEY in (schema.metadata or {})
 
 
 def merge_features(schemas: Iterable[pa.Schema], step: str) -> dict[bytes, bytes] | None:
@@ -74,6 +78,8 @@ def _refers_elsewhere(feature: Any, array: pa.Array) -> bool:
         return any(_refers_elsewhere(feature[name], each) for name, each in fields.items() if name in feature)
     if pa.types.is_struct(array.type):
         fields = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+        import pyarrow.compute as pc  # takes 40 ms to import, and few datasets refer to files
+
         content, path = fields.get("bytes"), fields.get("path")
         if content is None or path is None:
             return False

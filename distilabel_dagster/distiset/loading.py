@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from distilabel_dagster.base.heavy_imports import importing_much
 from distilabel_dagster.cache import layout
 from distilabel_dagster.cache.filesystem import CacheFileSystem
 from distilabel_dagster.cache.footer import FOOTER_KEY
@@ -74,7 +75,8 @@ def create_distiset(
         >>> distiset["generate_response"]["train"].num_rows
         80
     """
-    from datasets import DatasetDict
+    with importing_much():
+        from datasets import DatasetDict
 
     fs = CacheFileSystem(data_dir, storage_options)
     prefix, beside = _find_data(fs)
@@ -112,13 +114,14 @@ def load_dataset(
         DamagedFileError: a part can't be read as Parquet, or isn't the one that belongs there.
         ColumnTypeError: a column has no type that holds it whole, or none that `datasets` knows.
     """
-    from datasets import Dataset, Split
+    with importing_much():
+        from datasets import Dataset, Split
 
-    paths = [f"{directory}/{name}" for name in _part_names(fs, directory)]
+    paths = list_parts(fs, directory)
     footers: dict[str, bytes | None] = dict.fromkeys(map(fs.full_path, paths))
     table, fingerprint = collect_rows(
         paths,
-        lambda path: _read_part(fs, path, enable_metadata, footers),
+        lambda path: read_part(fs, path, enable_metadata, footers),
         lambda schemas: _unite(schemas, step),
         lambda path: _read_schema(fs, path, enable_metadata),
         step,
@@ -201,8 +204,12 @@ def _is_part(name: str) -> bool:
     return number is not None and name == layout.part_name(number)
 
 
-def _part_names(fs: CacheFileSystem, directory: str) -> list[str]:
-    """The parts of a directory by number, which begin at 1 and have no gap."""
+def list_parts(fs: CacheFileSystem, directory: str) -> list[str]:
+    """Give the paths of a directory's parts by number, which begin at 1 and have no gap.
+
+    Raises:
+        DistisetError: a part is missing.
+    """
     names = fs.list_names(directory)
     parts = [layout.part_name(number) for number in find_part_numbers(fs, directory, filter(_is_part, names))]
     others = [
@@ -218,13 +225,24 @@ def _part_names(fs: CacheFileSystem, directory: str) -> list[str]:
                 f"{fs.full_path(directory)}: expected {layout.part_name(expected)}, found {name} next. Rows are missing, "
                 "so the rest isn't given as if it were whole. Run the pipeline again, or restore the missing part."
             )
-    return parts
+    return [f"{directory}/{name}" for name in parts]
 
 
-def _read_part(
+def read_part(
     fs: CacheFileSystem, path: str, enable_metadata: bool, footers: dict[str, bytes | None]
 ) -> PartRows:
-    """Read a part, and note what its footer says of its batches."""
+    """Read a part, and note what its footer says of its batches.
+
+    Args:
+        fs: where it is.
+        path: relative path of the part.
+        enable_metadata: False leaves out the column `distilabel_metadata`.
+        footers: gets the footer's JSON under the part's full path, None where it has none.
+
+    Raises:
+        DistisetError: it went away.
+        DamagedFileError: it can't be read as Parquet.
+    """
     with _reading(fs, path):
         content = fs.read_bytes(path)
         if is_ours(content):

@@ -67,7 +67,7 @@ def collect_rows(
     """
     held: deque[PartRows] = deque()
     size_bytes = 0
-    with contextlib.closing(_read_ahead(read, paths)) as parts:
+    with contextlib.closing(read_ahead(read, paths)) as parts:
         for part in parts:
             held.append(part)
             size_bytes += part.table.nbytes
@@ -85,12 +85,17 @@ def collect_rows(
                     break
         else:
             return _hold_rows(list(held), unite, step)
-    with contextlib.closing(_read_ahead(read, paths)) as parts:
+    with contextlib.closing(read_ahead(read, paths)) as parts:
         return _hold_rows(list(parts), unite, step)
 
 
-def _read_ahead(read: Callable[[str], PartRows], paths: Sequence[str]) -> Generator[PartRows, None, None]:
-    """Read parts in order, a few of them at the same time."""
+def read_ahead(read: Callable[[str], PartRows], paths: Sequence[str]) -> Generator[PartRows, None, None]:
+    """Read parts in order, a few of them at the same time.
+
+    Args:
+        read: reads one; called in threads.
+        paths: the parts; close the iterator to leave the rest.
+    """
     left = iter(paths)
     with ThreadPoolExecutor(_READERS) as readers:
         reading: deque[Future[PartRows]] = deque(

@@ -107,15 +107,25 @@ def build_distilabel_asset_specs(
     pipeline.validate(parameters_may_be_missing=True)
     translator = translator or DistilabelTranslator()
     wanted = pipeline.dag.topological_order() if steps is None else list(steps)
+    return _build_specs(pipeline, wanted, translate_keys(pipeline, translator), translator, io_manager_key)
+
+
+def _build_specs(
+    pipeline: Pipeline,
+    steps: Sequence[str],
+    keys: Mapping[str, dg.AssetKey],
+    translator: DistilabelTranslator,
+    io_manager_key: str,
+) -> list[dg.AssetSpec]:
     return [
         complete_spec(
             translator.get_asset_spec(DistilabelStepData(pipeline, pipeline.dag.get_step(name))),
             pipeline,
-            translator,
+            keys,
             io_manager_key,
             {STEP: name},
         )
-        for name in wanted
+        for name in steps
     ]
 
 
@@ -130,7 +140,7 @@ def translate_keys(pipeline: Pipeline, translator: DistilabelTranslator) -> dict
 def complete_spec(
     spec: dg.AssetSpec,
     pipeline: Pipeline,
-    translator: DistilabelTranslator,
+    keys: Mapping[str, dg.AssetKey],
     io_manager_key: str,
     metadata: Mapping[str, Any],
 ) -> dg.AssetSpec:
@@ -139,15 +149,13 @@ def complete_spec(
     Args:
         spec: what the translator gave.
         pipeline: the pipeline.
-        translator: the translator.
+        keys: step -> its asset key, of all steps of the pipeline; see `translate_keys`.
         io_manager_key: resource key of the pipeline's IO manager.
         metadata: what the IO manager knows the asset by.
     """
-    keys = {
-        dg.AssetKey([pipeline.name, name]): key for name, key in translate_keys(pipeline, translator).items()
-    }
+    translated = {dg.AssetKey([pipeline.name, name]): key for name, key in keys.items()}
     deps = [
-        dg.AssetDep(keys.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping)
+        dg.AssetDep(translated.get(dep.asset_key, dep.asset_key), partition_mapping=dep.partition_mapping)
         for dep in spec.deps
     ]
     return (
@@ -217,8 +225,8 @@ def build_group_assets(
 def _build_decorator(
     group: StepGroup, translator: DistilabelTranslator | None, io_manager_key: str, **options: Any
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    specs = build_distilabel_asset_specs(
-        group.pipeline, translator=translator, steps=group.steps, io_manager_key=io_manager_key
+    specs = _build_specs(
+        group.pipeline, group.steps, group.asset_keys, translator or DistilabelTranslator(), io_manager_key
     )
     checks = [
         dg.AssetCheckSpec(

@@ -85,7 +85,9 @@ def build_definitions(
         )
         for group in groups
     ]
-    distiset = build_distiset_asset(pipeline, translator=translator, io_manager_key=io_manager_key)
+    distiset = build_distiset_asset(
+        pipeline, groups[0].asset_keys, translator=translator, io_manager_key=io_manager_key
+    )
     job = build_distilabel_job(pipeline, [*steps, distiset], executor_def=executor_def)
     schedules = [build_distilabel_schedule(pipeline, cron_schedule=cron_schedule)] if cron_schedule else []
     return dg.Definitions(

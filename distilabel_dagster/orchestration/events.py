@@ -9,7 +9,7 @@ from typing import Final
 import dagster as dg
 
 from distilabel_dagster.cache.pipeline_cache import PipelineCache
-from distilabel_dagster.engine.events import RowsFailed, RunEvent, StepFinished, StepStopped
+from distilabel_dagster.engine.events import RowsFailed, RunEvent, StepFinished, StepStarted, StepStopped
 from distilabel_dagster.orchestration.metadata import (
     BATCHES_COMPUTED,
     BATCHES_REUSED,
@@ -56,8 +56,9 @@ class LineageSource:
 class EventLog:
     """Tells events to the log of the run, a line each.
 
-    Each line is a row in Dagster's database, so of batches with failed rows a step gets one at most every 10 s; how
-    many were left out is told at its end.
+    Each line is a row in Dagster's database and a commit of its own, which takes longer than a small batch. So of batches
+    with failed rows a step gets one at most every 10 s, and how many were left out is told at its end. Steps that were
+    loaded are told together, before whatever comes next.
 
     Args:
         log: the op's `context.log`.
@@ -67,9 +68,14 @@ class EventLog:
         self._log = log
         self._told_at: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
+        self._loaded: list[StepStarted] = []
 
     def tell(self, event: RunEvent) -> None:
         """Add the event's line."""
+        if isinstance(event, StepStarted):
+            self._loaded.append(event)
+            return
+        self._tell_loaded()
         if isinstance(event, RowsFailed):
             now = time.monotonic()
             if now - self._told_at.get(event.step, -_FAILURES_EVERY_S) < _FAILURES_EVERY_S:
@@ -80,7 +86,21 @@ class EventLog:
             self._log.warning(
                 f"Step `{event.step}`: {count} more rows failed; `pipeline.log` in the cache has a line for each batch"
             )
+        self._add(event)
+
+    def _add(self, event: RunEvent) -> None:
         (self._log.warning if event.level == "warning" else self._log.info)(str(event))
+
+    def _tell_loaded(self) -> None:
+        loaded, self._loaded = self._loaded, []
+        if len(loaded) == 1:
+            self._add(loaded[0])
+        elif loaded:
+            told = ", ".join(
+                f"`{each.step}`" + (f" ({each.replicas} replicas)" if each.replicas > 1 else "")
+                for each in loaded
+            )
+            self._log.info(f"Steps {told}: loaded")
 
 
 def describe_step_end(

@@ -18,6 +18,7 @@ from distilabel_dagster.cache.pipeline_cache import note_damage, read_pipeline_f
 from distilabel_dagster.cache.step_store import StepStore
 from distilabel_dagster.cache.tables import table_rows
 from distilabel_dagster.distiset import Distiset, create_distiset
+from distilabel_dagster.distiset.committed import CommittedDistiset, CommittedRows, check_rows
 from distilabel_dagster.distiset.loading import load_dataset
 from distilabel_dagster.engine.run_state import WhenInUse, WriteLease
 from distilabel_dagster.errors import (
@@ -112,16 +113,20 @@ class CacheIOManager(dg.IOManager):
         context.add_output_metadata(metadata)
 
     def _note_distiset(self, context: dg.OutputContext, distiset: Distiset) -> None:
+        configs: Mapping[str, Any] = distiset.leaves if isinstance(distiset, CommittedDistiset) else distiset
         fs = self._files()
         signature = context.asset_partition_key if context.has_asset_partitions else ""
         shown = set(fs.list_names(layout.data_dir(signature))) if is_signature(signature) else set()
-        if set(distiset) != shown:
+        if set(configs) != shown:
             raise DistisetError(
-                f"The asset {context.asset_key.to_user_string()} gave a Distiset with the configs {sorted(distiset)}, but "
+                f"The asset {context.asset_key.to_user_string()} gave a Distiset with the configs {sorted(configs)}, but "
                 f"its partition's data has {sorted(shown)}. This IO manager stores the Distiset of a pipeline only; give "
                 "a `datasets.Dataset` instead, or save the Distiset with `save_to_disk`."
             )
-        rows = {config: dataset["train"].num_rows for config, dataset in distiset.items()}
+        rows = {
+            config: each.num_rows if isinstance(each, CommittedRows) else each["train"].num_rows
+            for config, each in configs.items()
+        }
         context.add_output_metadata(
             {ROW_COUNT: sum(rows.values()), URI: fs.full_path(layout.data_dir(signature)), CONFIGS: rows}
         )
@@ -193,9 +198,11 @@ class CacheIOManager(dg.IOManager):
             raise _build_incomplete_error(key, partition_key, store)
         if wanted is BatchStream:
             return BatchStream(store)
-        if not is_dataset(wanted):
+        if wanted is not CommittedRows and not is_dataset(wanted):
             return convert_table(store.read_all(), wanted)
         try:
+            if wanted is CommittedRows:
+                return check_rows(fs, store.path, store.step_name)
             return load_dataset(fs, store.path, store.step_name)
         except DamagedFileError:
             note_damage([store])

@@ -2,8 +2,6 @@
 
 import importlib.metadata
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from distilabel_dagster.errors import PipelineDefinitionError
 
 
@@ -13,6 +11,10 @@ def check_requirements(pipeline: str, requirements: list[str]) -> None:
     Raises:
         PipelineDefinitionError: what is missing or doesn't fit, and how to install it.
     """
+    if not requirements:
+        return
+    from packaging.requirements import InvalidRequirement, Requirement  # few pipelines say what they need
+
     missing: list[tuple[str, str]] = []
     for text in requirements:
         try:
