@@ -45,10 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tell(error: Exception, *, is_debug: bool) -> None:
     from rich.console import Console
 
+    from distilabel_dagster.base.error_texts import tell_error, writable
+
     if is_debug:
         traceback.print_exception(error, file=sys.stderr)
     ours = find_own_error(error)
-    message = str(ours) if ours is not None else f"{type(error).__name__}: {error}"
+    message = writable(str(ours)) if ours is not None else tell_error(error)
     console = Console(file=sys.stderr, highlight=False)
     console.print("Error: ", style="bold red", end="")
     console.print(message, markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from distilabel_dagster.cli.main import find_own_error, main
-from distilabel_dagster.errors import CacheError, StepProcessError
+from distilabel_dagster.errors import CacheError, DistilabelDagsterError, StepProcessError
 
 
 def test_own_error_is_found_behind_others() -> None:
@@ -45,3 +45,27 @@ def test_error_is_one_paragraph_and_debug_adds_the_traceback(capsys: pytest.Capt
     assert len(told.splitlines()) == 1
     assert main([*command, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+class WithoutText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (WithoutText(), "Error: <WithoutText without a text>"),
+        (ValueError("half \ud83d"), "Error: ValueError: half \\ud83d"),
+        (DistilabelDagsterError("half \ud83d"), "Error: half \\ud83d"),
+    ],
+)
+def test_errors_whose_text_cannot_be_had_or_shown_are_told(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("distilabel_dagster.cli.commands.commands.main", fail)
+    assert main(["cache", "list"]) == 1
+    assert told in capsys.readouterr().err
