@@ -47,7 +47,7 @@ def test_error_is_one_paragraph_and_debug_adds_the_traceback(capsys: pytest.Capt
     assert "Traceback" in capsys.readouterr().err
 
 
-class WithoutText(Exception):
+class WithoutTextError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
@@ -55,7 +55,7 @@ class WithoutText(Exception):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (WithoutText(), "Error: <WithoutText without a text>"),
+        (WithoutTextError(), "Error: <WithoutTextError without a text>"),
         (ValueError("half \ud83d"), "Error: ValueError: half \\ud83d"),
         (DistilabelDagsterError("half \ud83d"), "Error: half \\ud83d"),
     ],
