@@ -197,7 +197,7 @@ def _fetch_all(connection: Connection, query: str, values: tuple[Any, ...]) -> l
     """Execute a query, and give its rows as the driver's tuples; errors are as SQLAlchemy tells them."""
     result = connection.exec_driver_sql(query, values)
     try:
-        rows: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]  # None is without rows
+        rows: list[tuple[Any, ...]] = list(result.cursor.fetchall())
     except connection.dialect.loaded_dbapi.Error as error:
         raise DBAPIError(query, None, error) from error
     finally:
