@@ -4,23 +4,24 @@ The format is SQLite's, see https://www.sqlite.org/fileformat2.html. Each row ha
 is taken for a response which isn't one; where a row of an older release has none, its types decide.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from distilabel_dagster.errors import DamagedFileError
 from distilabel_dagster.ledger.calls import StoredResponse
-from distilabel_dagster.ledger.response_rows import COLUMNS, decode_row
+from distilabel_dagster.ledger.response_encoding import COLUMNS, decode_row
 from distilabel_dagster.ledger.wal import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, is_page_size
 
 _MAGIC: Final = b"SQLite format 3\0"
 _FILE_HEADER_BYTES: Final = 100
 _OWN_PAGE_BYTES: Final = 4096
-_TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER = 13, 10, 2
+TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER = 13, 10, 2
 _PAGE_KINDS: Final = (2, 5, 10, 13)
 _FLOAT: Final = Struct(">d")
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -34,8 +35,12 @@ _AMOUNTS: Final = frozenset(
 _RESPONSE_AT: Final = COLUMNS.index("response")
 
 
-class _NotACell(Exception):  # noqa: N818  (it's caught a few lines on, whenever bytes are no row)
-    pass
+class NotACell(Exception):  # noqa: N818  (it's caught a few lines on, whenever bytes are no row)
+    """Bytes are no row, or it can't be read in the way that was tried."""
+
+
+UNREADABLE: Final = (NotACell, IndexError, UnicodeDecodeError)
+"""What is raised where bytes aren't what they're taken for."""
 
 
 @dataclass(slots=True)
@@ -64,28 +69,87 @@ class Way:
     with_wal: bool
 
 
-class PageFile:
+class Cell(NamedTuple):
+    """A row as it lies in a page.
+
+    Attributes:
+        row_id: its number; 0 in an index.
+        local: what of it is in the page itself.
+        following: number of the page in which it goes on.
+        rest: bytes that are there, and in those that come after; 0 where all is in the page itself.
+    """
+
+    row_id: int
+    local: bytes
+    following: int
+    rest: int
+
+
+class Pages(ABC):
+    """Where rows go on that are longer than a page.
+
+    Attributes:
+        page_bytes: size of a page.
+        ways: to read such rows, the likely ones first.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self.page_bytes = _OWN_PAGE_BYTES
+        self.ways: tuple[Way, ...] = ()
+
+    @abstractmethod
+    def read_page(self, number: int, way: Way) -> bytes:
+        """Read a page; less than one, or nothing, where there's none with that number."""
+
+    def read_chain(self, first: int, length: int, way: Way) -> bytes:
+        """Read the rest of a row that goes on in pages of its own.
+
+        Raises:
+            NotACell: they don't lead that far.
+        """
+        gathered = bytearray()
+        number = first
+        while len(gathered) < length:
+            self._left -= self.page_bytes
+            if self._left < 0 or number < 1:
+                raise NotACell
+            page = self.read_page(number, way)
+            if len(page) < self.page_bytes:
+                raise NotACell
+            number = int.from_bytes(page[:4], "big")
+            gathered += page[4 : way.usable_bytes]
+        return bytes(gathered[:length])
+
+    def _prepare(self, header: bytes, size_bytes: int) -> None:
+        """Find the ways that there are by a file's header, and how much may be read of what has a size."""
+        kept = header[20] if len(header) > 20 else 0
+        usable = {self.page_bytes - kept, self.page_bytes} if kept else {self.page_bytes}
+        self.ways = tuple(Way(size, with_wal) for size in sorted(usable) for with_wal in (True, False))
+        self._left = _READS_PER_BYTE * size_bytes
+
+
+class PageFile(Pages):
     """The pages of a SQLite file and of its WAL; a context manager.
+
+    Not for a file that this process has open otherwise: closing it ends SQLite's locks.
 
     Args:
         path: the file; the WAL is beside it, if there's one.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
         self._open = ExitStack()
         self._file: IO[bytes] | None = None
         self._wal: IO[bytes] | None = None
         self._latest: dict[int, int] = {}
-        self._left = 0
-        self.page_bytes = _OWN_PAGE_BYTES
-        self.ways: tuple[Way, ...] = ()
 
     def __enter__(self) -> "PageFile":
         self._file = self._open_if_there(self._path)
         self._wal = self._open_if_there(self._path.with_name(f"{self._path.name}-wal"))
         self._measure()
-        self._left = _READS_PER_BYTE * sum(_size(file) for file in (self._file, self._wal))
         for number, offset in self._iter_frames():
             self._latest[number] = offset
         return self
@@ -102,23 +166,11 @@ class PageFile:
         for number, offset in self._iter_frames():
             yield number, _read_at(self._wal, offset, self.page_bytes)
 
-    def read_chain(self, first: int, length: int, way: "Way") -> bytes:
-        """Read the rest of a row that goes on in pages of its own."""
-        gathered = bytearray()
-        number = first
-        while len(gathered) < length:
-            self._left -= self.page_bytes
-            if self._left < 0 or number < 1:
-                raise _NotACell
-            if way.with_wal and number in self._latest:
-                page = _read_at(self._wal, self._latest[number], self.page_bytes)
-            else:
-                page = _read_at(self._file, (number - 1) * self.page_bytes, self.page_bytes)
-            if len(page) < self.page_bytes:
-                raise _NotACell
-            number = int.from_bytes(page[:4], "big")
-            gathered += page[4 : way.usable_bytes]
-        return bytes(gathered[:length])
+    def read_page(self, number: int, way: Way) -> bytes:
+        """Read a page, in its latest version in the WAL or as the file has it."""
+        if way.with_wal and number in self._latest:
+            return _read_at(self._wal, self._latest[number], self.page_bytes)
+        return _read_at(self._file, (number - 1) * self.page_bytes, self.page_bytes)
 
     def _open_if_there(self, path: Path) -> IO[bytes] | None:
         return self._open.enter_context(path.open("rb")) if path.is_file() else None
@@ -129,9 +181,7 @@ class PageFile:
         in_file = int.from_bytes(header[16:18], "big") if header.startswith(_MAGIC) else 0
         sizes = (65_536 if in_file == 1 else in_file, in_wal, _OWN_PAGE_BYTES)
         self.page_bytes = next(size for size in sizes if is_page_size(size))
-        kept = header[20] if len(header) > 20 else 0
-        usable = {self.page_bytes - kept, self.page_bytes} if kept else {self.page_bytes}
-        self.ways = tuple(Way(size, with_wal) for size in sorted(usable) for with_wal in (True, False))
+        self._prepare(header, sum(_size(file) for file in (self._file, self._wal)))
 
     def _iter_frames(self) -> Iterator[tuple[int, int]]:
         step = FRAME_HEADER_BYTES + self.page_bytes
@@ -152,8 +202,8 @@ def carve_responses(path: Path, location: str, carved: Carved) -> Iterator[Store
     with PageFile(path) as pages:
         for number, page in pages.iter_pages():
             carved.pages += 1
-            for row_id, record in _iter_records(pages, number, page, _TABLE_LEAF):
-                found = _read_response(record, location)
+            for row_id, record in _iter_records(pages, number, page, TABLE_LEAF):
+                found = read_response(record, location)
                 if found is not None:
                     yield found
                 elif _looks_like_response(record):
@@ -172,20 +222,24 @@ def _carve_by_index(
             for _, entry in _iter_records(pages, number, page, kind):
                 if len(entry) == 2 and isinstance(entry[0], bytes) and entry[1] in orphans:
                     for record in orphans[entry[1]]:
-                        found = _read_response([entry[0], *record[1:]], location)
+                        found = read_response([entry[0], *record[1:]], location)
                         if found is not None:
                             yield found
 
 
 def _iter_records(pages: PageFile, number: int, page: bytes, kind: int) -> Iterator[tuple[int, list[Any]]]:
-    """Give the rows of one page, if it's of a kind, each with its number (0 in an index).
+    """Give the rows of one page, if it's of a kind, each with its number (0 in an index)."""
+    if len(page) == pages.page_bytes:
+        for at in iter_cells(page, _FILE_HEADER_BYTES if number == 1 else 0, kind):
+            yield from _read_record(pages, page, at, kind)
+
+
+def iter_cells(page: bytes, start: int, kind: int) -> Iterator[int]:
+    """Give the places of rows in a page, if it's of a kind.
 
     A page that says of itself what no page can be is taken for one of a table.
     """
-    start = _FILE_HEADER_BYTES if number == 1 else 0
-    if len(page) < pages.page_bytes or (
-        page[start] != kind and (kind != _TABLE_LEAF or page[start] in _PAGE_KINDS)
-    ):
+    if page[start] != kind and (kind != TABLE_LEAF or page[start] in _PAGE_KINDS):
         return
     is_inner = kind == _INDEX_INNER
     # How many there are isn't asked: that may be damaged, and the first of the cells is where their places end.
@@ -195,60 +249,69 @@ def _iter_records(pages: PageFile, number: int, page: bytes, kind: int) -> Itera
         place += 2
         if cell >= place:
             end = min(end, cell)
-            yield from _read_cell(pages, page, cell + (4 if is_inner else 0), kind)
+            yield cell + (4 if is_inner else 0)
 
 
-def _read_cell(pages: PageFile, page: bytes, at: int, kind: int) -> Iterator[tuple[int, list[Any]]]:
+def _read_record(pages: PageFile, page: bytes, at: int, kind: int) -> Iterator[tuple[int, list[Any]]]:
     """Give what a cell is, in each way in which it can be read."""
     for way in pages.ways:
         try:
-            row_id, payload, is_long = _read_payload(pages, page, at, kind, way)
-            record = _parse_record(payload)
-        except (_NotACell, IndexError, UnicodeDecodeError):
+            cell = read_cell(page, at, kind, way)
+            rest = pages.read_chain(cell.following, cell.rest, way) if cell.rest else b""
+            record = parse_record(cell.local + rest)
+        except UNREADABLE:
             continue
-        yield row_id, record
-        if not is_long:
+        yield cell.row_id, record
+        if not cell.rest:
             return
 
 
-def _read_payload(pages: PageFile, page: bytes, at: int, kind: int, way: Way) -> tuple[int, bytes, bool]:
+def read_cell(page: bytes, at: int, kind: int, way: Way) -> Cell:
+    """Read a row as far as it's in a page.
+
+    Raises:
+        NotACell: there's none. Or IndexError.
+    """
     length, at = _read_varint(page, at)
     row_id = 0
-    if kind == _TABLE_LEAF:
+    if kind == TABLE_LEAF:
         row_id, at = _read_varint(page, at)
     usable = way.usable_bytes
-    most = usable - 35 if kind == _TABLE_LEAF else (usable - 12) * 64 // 255 - 23
+    most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
     if length > _LONGEST_PAYLOAD_BYTES:
-        raise _NotACell
+        raise NotACell
     if length <= most:
         if at + length > len(page):
-            raise _NotACell
-        return row_id, page[at : at + length], False
+            raise NotACell
+        return Cell(row_id, page[at : at + length], 0, 0)
     least = (usable - 12) * 32 // 255 - 23
     local = least + (length - least) % (usable - 4)
     if local > most:
         local = least
     following = int.from_bytes(page[at + local : at + local + 4], "big")
-    rest = pages.read_chain(following, length - local, way)
-    return row_id, page[at : at + local] + rest, True
+    return Cell(row_id, page[at : at + local], following, length - local)
 
 
-def _parse_record(payload: bytes) -> list[Any]:
-    """Read the values of a row; the response, which may be text that is none, as bytes."""
+def parse_record(payload: bytes) -> list[Any]:
+    """Read the values of a row; the response, which may be text that is none, as bytes.
+
+    Raises:
+        NotACell: it's none. Or another of `UNREADABLE`.
+    """
     header_bytes, at = _read_varint(payload, 0)
     kinds = []
     while at < header_bytes:
         kind, at = _read_varint(payload, at)
         kinds.append(kind)
         if len(kinds) > len(COLUMNS):
-            raise _NotACell
+            raise NotACell
     values: list[Any] = []
     at = header_bytes
     for place, kind in enumerate(kinds):
         size = _INTEGER_BYTES.get(kind, 8 if kind == 7 else max(0, kind - 12) // 2)
         content = payload[at : at + size]
         if len(content) < size:
-            raise _NotACell
+            raise NotACell
         at += size
         values.append(_read_value(kind, content, as_text=place != _RESPONSE_AT))
     return values
@@ -264,11 +327,12 @@ def _read_value(kind: int, content: bytes, *, as_text: bool) -> Any:
     if kind in (8, 9):
         return kind - 8
     if kind < 12:
-        raise _NotACell
+        raise NotACell
     return content.decode() if kind % 2 and as_text else content
 
 
-def _read_response(record: list[Any], location: str) -> StoredResponse | None:
+def read_response(record: list[Any], location: str) -> StoredResponse | None:
+    """Make a response of the values of a row; None where it isn't one, or not a whole one."""
     if not _looks_like_response(record):
         return None
     padded = [*record, None][: len(COLUMNS)]

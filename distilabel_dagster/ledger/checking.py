@@ -13,7 +13,8 @@ from distilabel_dagster.ledger.database_errors import build_error, classify_errn
 from distilabel_dagster.ledger.findings import Problem
 from distilabel_dagster.ledger.lease_rows import read_all_leases
 from distilabel_dagster.ledger.reading import open_for_reading
-from distilabel_dagster.ledger.response_rows import decode_rows, scan_rows
+from distilabel_dagster.ledger.response_encoding import decode_rows
+from distilabel_dagster.ledger.response_rows import scan_rows
 from distilabel_dagster.ledger.schema import FIRST_WITH_CALLS, SCHEMA_VERSION
 from distilabel_dagster.ledger.usage import read_usage
 from distilabel_dagster.ledger.wal import count_hidden_commits

@@ -23,13 +23,14 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from distilabel_dagster.base.fault_points import reach
 from distilabel_dagster.errors import CacheError
-from distilabel_dagster.ledger.database_errors import describe_url, explained, hide_password
+from distilabel_dagster.ledger.database_errors import describe_url, explained, find_file, hide_password
+from distilabel_dagster.ledger.hidden_answers import HiddenAnswers, find_hidden_answers
 from distilabel_dagster.ledger.schema import (
     METADATA,
     SCHEMA_VERSION,
@@ -68,6 +69,9 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0, keeps_connections: 
     A SQLite file is put in WAL mode, so that readers never wait; its directory is made. Safe to call from many
     processes at once, and again on the same database. The engine may be shared by threads and survives a fork.
 
+    Answers that a damaged WAL hides from SQLite are brought back, with a warning; see `hidden_answers`, also for what isn't:
+    the counters of what was used.
+
     Args:
         url: path of a SQLite file, or a SQLAlchemy URL of SQLite (a file) or PostgreSQL.
         busy_timeout_s: how long a transaction waits for another one before it gives up.
@@ -84,9 +88,11 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0, keeps_connections: 
     options: dict[str, Any] = {"connect_args": {}, "poolclass": NullPool}
     if keeps_connections:
         options |= {"poolclass": QueuePool, "pool_size": 2, "max_overflow": -1}
+    hidden: HiddenAnswers | None = None
     if parsed.get_backend_name() == "sqlite":
         parsed = prepare_file(parsed)
         options["connect_args"] = {"timeout": busy_timeout_s}
+        hidden = find_hidden_answers(find_file(parsed))  # before SQLite writes over them
     elif keeps_connections:
         options["pool_pre_ping"] = True
     engine = build_engine(parsed, execution_options={_BUSY_TIMEOUT: busy_timeout_s}, **options)
@@ -97,6 +103,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0, keeps_connections: 
         _replace_stale_connections(engine)
     try:
         _prepare_schema(engine)
+        if hidden is not None:
+            _bring_back(engine, hidden)
     except BaseException:
         engine.dispose()
         raise
@@ -243,11 +251,19 @@ def upsert(
 
 @functools.cache  # building a statement takes longer than executing it
 def _build_upsert(dialect: str, table: Table, added: tuple[str, ...], replaced: tuple[str, ...]) -> Insert:
-    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # takes 30 ms to import, and few ledgers are one
+
+        return _add_conflict(postgresql.insert(table), table, added, replaced)
+    return _add_conflict(sqlite.insert(table), table, added, replaced)
+
+
+def _add_conflict(statement: Any, table: Table, added: tuple[str, ...], replaced: tuple[str, ...]) -> Insert:
     sums = {name: table.c[name] + statement.excluded[name] for name in added}
     values = {name: statement.excluded[name] for name in replaced}
     key = list(table.primary_key.columns)
-    return statement.on_conflict_do_update(index_elements=key, set_={**sums, **values})
+    made: Insert = statement.on_conflict_do_update(index_elements=key, set_={**sums, **values})
+    return made
 
 
 def parse_url(url: str) -> URL:
@@ -331,3 +347,13 @@ def _prepare_schema(engine: Engine) -> None:
             find_version(connection)
     if engine.dialect.name == "sqlite":
         sync_name(engine.url)
+
+
+def _bring_back(engine: Engine, hidden: HiddenAnswers) -> None:
+    try:
+        with exclusive_transaction(engine) as connection:
+            brought = hidden.insert(connection)
+    except CacheError as error:  # it can be opened all the same
+        hidden.tell_failure(error)
+    else:
+        hidden.finish(brought)

@@ -30,7 +30,7 @@ from distilabel_dagster.ledger.findings import Problem, RepairReport
 from distilabel_dagster.ledger.lease_rows import read_sound_leases
 from distilabel_dagster.ledger.leases import EXPIRE_AFTER_S, read_moment
 from distilabel_dagster.ledger.reading import count_responses, open_for_reading
-from distilabel_dagster.ledger.response_rows import encode_row
+from distilabel_dagster.ledger.response_encoding import encode_row
 from distilabel_dagster.ledger.schema import (
     FAILED_ATTEMPTS_TABLE,
     FAILURES_TABLE,

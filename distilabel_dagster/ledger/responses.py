@@ -39,12 +39,10 @@ from distilabel_dagster.ledger.database import (
 from distilabel_dagster.ledger.database_errors import describe_url
 from distilabel_dagster.ledger.leases import HeldLeases, Leases
 from distilabel_dagster.ledger.processes import read_uptime
+from distilabel_dagster.ledger.response_encoding import COLUMNS, decode_rows, encode_row
 from distilabel_dagster.ledger.response_rows import (
-    COLUMNS,
     StoredResponses,
     check_index,
-    decode_rows,
-    encode_row,
     replace_row,
     select_rows,
 )

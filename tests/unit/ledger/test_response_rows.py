@@ -7,13 +7,8 @@ from hypothesis import strategies as st
 
 from distilabel_dagster.errors import DamagedFileError
 from distilabel_dagster.ledger.calls import StoredResponse
-from distilabel_dagster.ledger.response_rows import (
-    COLUMNS,
-    StoredResponses,
-    decode_row,
-    decode_rows,
-    encode_row,
-)
+from distilabel_dagster.ledger.response_encoding import COLUMNS, decode_row, decode_rows, encode_row
+from distilabel_dagster.ledger.response_rows import StoredResponses
 from distilabel_dagster.ledger.schema import RESPONSES_TABLE
 
 texts = st.text(st.characters())  # halves of surrogate pairs among them
