@@ -32,6 +32,11 @@ class RowSource:
         self._skip = 0 if honours_offset(step) else offset
         self._offset = 0 if self._skip else offset
         self._iterator: Any = None
+        self._is_given_up = False
+
+    def give_up(self) -> None:
+        """Pull no more, from any thread: one that's waiting for rows among batches without any goes on for ever."""
+        self._is_given_up = True
 
     def _start(self, offset: int) -> Any:
         name, made = "process_tables", None
@@ -62,7 +67,7 @@ class RowSource:
             StepProcessError: the generator raised.
             StepOutputError: it yielded something other than `(rows, last_batch)`.
         """
-        while True:
+        while not self._is_given_up:
             try:
                 with calling_models(self._step, caller):
                     if self._iterator is None:
@@ -80,6 +85,7 @@ class RowSource:
             given = given[skipped:]
             if len(given) or last_batch:
                 return Output(self._build_table(given), {}), last_batch
+        return None
 
     def _check(self, made: Any) -> tuple[Rows | pa.Table, bool]:
         name = self._step.name

@@ -66,6 +66,7 @@ class StepWorker:
         self.replicas = 1 if waits else int(step.resources.replicas or 1)
         self._calls: StepCalls | None = None
         self._thread_worker: ThreadWorker | None = None
+        self._source: RowSource | None = None
         self._pool: ReplicaPool | None = None
         self._is_loaded = False
         self._preparing = 0
@@ -221,8 +222,8 @@ class StepWorker:
         await self.start()
         step = self._step
         assert isinstance(step, GeneratorStep)  # noqa: S101  (for the type checker)
-        source: RowSource = await self.thread.submit(RowSource, step, offset)
-        return source
+        self._source = await self.thread.submit(RowSource, step, offset)
+        return self._source
 
     async def pull(self, source: RowSource) -> tuple[Output, bool] | None:
         """Get a generator step's next rows, and whether they're the last."""
@@ -256,6 +257,8 @@ class StepWorker:
 
     def close(self) -> None:
         """Let the thread and the processes end; what is being computed is given up."""
+        if self._source is not None:
+            self._source.give_up()
         if self._pool is not None:
             self._pool.close()
         if self._thread_worker is not None:

@@ -253,23 +253,30 @@ def test_an_endless_generator_waits_for_its_consumer_and_can_be_stopped(tmp_path
 
 
 def test_a_generator_of_endless_empty_batches_can_be_stopped(tmp_path: Path) -> None:
+    has_begun, ended = threading.Event(), threading.Event()
+
     class Nothing(Pulled):
         def process(self, offset: int = 0) -> Any:
             while True:
+                has_begun.set()
                 yield [], False
 
     pipeline = build(tmp_path, Collect(name="collect"), source=Nothing(name="load"))
-    seen: list[Any] = []
-    ended = threading.Event()
 
     def run() -> None:
         events = pipeline.iter_run(RunOptions(grace_period_s=1))
-        seen.extend([next(events), next(events)])
+        assert [next(events), next(events)]
+        assert has_begun.wait(30)
         events.close()  # type: ignore[attr-defined]  # it's a generator
         ended.set()
 
+    before = {*threading.enumerate()}
     threading.Thread(target=run, daemon=True).start()
     assert ended.wait(60)
+    left = [each for each in threading.enumerate() if each not in before and each.name == "step-load"]
+    for each in left:  # it would take a core from whatever comes after, for as long as the process lives
+        each.join(10)
+        assert not each.is_alive()
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "a b", "x" * 129, "distiset", "a\n", "\x00", "é"])

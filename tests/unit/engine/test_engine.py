@@ -293,11 +293,18 @@ def test_a_stateful_routing_function_goes_on_where_it_was_in_the_same_process() 
     pipeline, _ = bench.open()
     bench.open = lambda: (pipeline, pipeline.open_cache())  # type: ignore[method-assign]
 
+    is_stopped = threading.Event()
+
     def stop(rows):
         bench.engine.request_stop("enough")
+        is_stopped.set()
         return mark("a")(rows)
 
-    BODIES.update(a=stop, b=mark("b"))
+    def wait(rows):  # or its turns could all be over before the other's first
+        assert is_stopped.wait(30)
+        return mark("b")(rows)
+
+    BODIES.update(a=stop, b=wait)
     bench.run(max_rows_ahead=1)
     assert len(bench.rows("load")) < 12
     pipeline.dag.routing["load"].choose("load", ["a", "b"], 5)  # for batches that a kill kept from the cache
