@@ -55,23 +55,23 @@ def encode_part(table: pa.Table, footer: bytes) -> tuple[bytes, bytes]:
         table: the rows.
         footer: what `encode_footer` gave.
     """
-    sink = _write_parquet(table, footer, is_small=True)
-    if may_exceed_free(table) and not is_readable(sink.getvalue()):
-        sink = _write_parquet(table, footer, is_small=False)
-    buffer = sink.getbuffer()
-    start = _footer_start(buffer)
-    place = _find_checksums(buffer[start:])
-    own = start + place + _DIGITS
-    buffer[own - _DIGITS : own] = b"%08x" % zlib.crc32(buffer[:start])
-    buffer[own : own + _DIGITS] = b"%08x" % zlib.crc32(buffer[start:])
-    digits = bytes(buffer[own - _DIGITS : own + _DIGITS])
-    buffer.release()
-    return sink.getvalue(), footer.replace(b"0" * len(digits), digits, 1)
+    written = _write_parquet(table, footer, is_small=True)
+    if may_exceed_free(table) and not is_readable(written.tobytes()):
+        written = _write_parquet(table, footer, is_small=False)
+    start = _footer_start(written)
+    rows, end = written[:start], bytearray(written[start:])
+    place = _find_checksums(memoryview(end))
+    own = place + _DIGITS
+    end[place:own] = b"%08x" % zlib.crc32(rows)
+    end[own : own + _DIGITS] = b"%08x" % zlib.crc32(end)
+    digits = bytes(end[place : own + _DIGITS])
+    return b"".join([rows, end]), footer.replace(b"0" * len(digits), digits, 1)
 
 
-def _write_parquet(table: pa.Table, footer: bytes, *, is_small: bool) -> io.BytesIO:
+def _write_parquet(table: pa.Table, footer: bytes, *, is_small: bool) -> memoryview:
     """Write a table; where it's not to be small, each value as it is, since readers refuse files that grow too much."""
-    sink = io.BytesIO()
+    # Arrow's own: for each page that goes to a file of Python's it waits until all other threads let it have its turn.
+    sink = pa.BufferOutputStream()
     # Parquet's own name for a list's items would make the schema read differ from the one written.
     with pq.ParquetWriter(
         sink,
@@ -82,7 +82,7 @@ def _write_parquet(table: pa.Table, footer: bytes, *, is_small: bool) -> io.Byte
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: footer})
-    return sink
+    return memoryview(sink.getvalue())
 
 
 def read_part(content: bytes) -> tuple[pa.Table, bytes]:
