@@ -85,11 +85,22 @@ class Leases:
                 f"heartbeat_every_s is {heartbeat_every_s}, expire_after_s is {expire_after_s}: signs of life have to "
                 "come more often than a holder expires."
             )
-        self.engine = open_database(engine_or_url) if isinstance(engine_or_url, str) else engine_or_url
+        self._owns_engine = isinstance(engine_or_url, str)
+        # Leases are looked at before each write: a new connection takes ten times as long as the look.
+        self.engine = (
+            open_database(engine_or_url, keeps_connections=True)
+            if isinstance(engine_or_url, str)
+            else engine_or_url
+        )
         self.expire_after_s = expire_after_s
         self.heartbeat_every_s = heartbeat_every_s
         self.clock = clock
         self.uptime = uptime
+
+    def close(self) -> None:
+        """Close the connections that were kept, unless the database is another's; they're made anew when need be."""
+        if self._owns_engine:
+            self.engine.dispose()
 
     def moment(self) -> Moment:
         """Tell what time it is."""
@@ -105,7 +116,13 @@ class Leases:
                 `host`, `pid`, `since` (a datetime in UTC).
             CacheError: the database can't be read or written.
         """
-        wanted = tuple(sorted(set(keys)))
+        try:
+            return self._acquire(tuple(sorted(set(keys))))
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self, wanted: tuple[str, ...]) -> "HeldLeases":
         token = uuid.uuid4().hex
         holder = current_process()
         with exclusive_transaction(self.engine, is_durable=False) as connection:
@@ -269,8 +286,11 @@ class HeldLeases:
             if self._released.is_set():
                 return
             self._released.set()
-        if not self.keys:
-            return
+        if self.keys:
+            self._give_back()
+        self._leases.close()
+
+    def _give_back(self) -> None:
         about = ", ".join(self.keys)
         reach("lease.releasing", about)
         try:
