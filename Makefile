@@ -35,10 +35,10 @@ format: $(INSTALLED) ## put the code in the style that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH_INSTALLED) ## measure against the targets, and beside distilabel 1.5.3, which it installs apart; takes 45 minutes
+bench: $(BENCH_INSTALLED) ## measure against the targets, and beside distilabel 1.5.3, which it installs apart; takes half an hour
 	@$(BIN)/python -m benchmarks.compare $(ARGS)
-	@$(BIN)/python -m benchmarks.calls
-	@$(BIN)/python -m benchmarks.ledger
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.calls)
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.ledger)
 
 dev: $(INSTALLED) ## bring up Dagster's UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --workspace workspace.yaml $(ARGS)

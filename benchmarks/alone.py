@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.figures import Found, Goal, at_least, at_most, describe_singles, median
 from benchmarks.measuring import OURS, ROOT, Measured, build_command, measure, run_module
 from benchmarks.turns import LONG_S, Bench, Work
+from distilabel_dagster.base.fault_points import POINTS
 
 _MORE_TURNS = 5
 """For what is over in seconds, and told by a difference or by a ratio that's close to 1."""
@@ -53,23 +54,29 @@ def _columns(steps: int) -> dict[str, Any]:
     return {"columns": ["number", "text"]} if steps == 2 else {}
 
 
-def build_replicas(rows: int) -> Callable[[Bench], Found]:
-    """The span of a step that computes, with one process and with two in turn."""
+def build_replicas(rows: int, run_bare: Callable[[], float]) -> Callable[[Bench], Found]:
+    """The span of a step that computes, with one process and with two in turn.
+
+    Args:
+        rows: how many there are.
+        run_bare: gives how much faster two bare processes do such work than one.
+    """
 
     def measure_replicas(bench: Bench) -> Found:
         one, two = (Work("burn", {"rows": rows, "batch": 50, "replicas": replicas}) for replicas in (1, 2))
-        runs = [
-            (bench.run(one, "ours", turn)[0], bench.run(two, "ours", turn)[0])
-            for turn in range(bench.repeats)
-        ]
+        runs, bare = [], []
+        for turn in range(bench.repeats):
+            runs.append((bench.run(one, "ours", turn)[0], bench.run(two, "ours", turn)[0]))
+            bare.append(run_bare())
         ratio = statistics.median(alone.value("span_s") / both.value("span_s") for alone, both in runs)
         ones, twos = ([pair[index] for pair in runs] for index in (0, 1))
         return {
             "ours": f"1: {median(ones, 'span_s'):.2f} s, 2: {median(twos, 'span_s'):.2f} s",
+            "limit": f"{statistics.median(bare):.2f}x",
             "ratio": f"{ratio:.2f}x",
             "goals": [at_least(ratio, 1.8, "x")],
             "runs": str(len(runs)),
-            "singles": describe_singles(one=ones, two=twos),
+            "singles": describe_singles(one=ones, two=twos) | {"bare": bare},
         }
 
     return measure_replicas
@@ -165,7 +172,7 @@ def build_kills(histories: int) -> Callable[[Bench], Found]:
     def measure_kills(_: Bench) -> Found:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "kills.json"
-            command = [OURS, "-m", "tests.integration.crash", "--histories", str(histories), "--workers", "2"]
+            command = [OURS, "-m", "tests.integration.crash", "--histories", str(histories), "--workers", "4"]
             done = subprocess.run(
                 [*command, "--json", str(path)], cwd=ROOT, capture_output=True, text=True, check=False
             )
@@ -191,9 +198,10 @@ def tell_kills(told: dict[str, Any]) -> Found:
         for name in ("histories", "kills", "calls_on_the_wire", *kinds)
     }
     found = {name: sums[name] for name in kinds if sums[name]}
+    struck = len(POINTS) - len(told.get("points_unstruck", []))
     return {
-        "ours": f"{sums['histories']} histories, {sums['kills']} kills, {sums['calls_on_the_wire']} calls lost on the "
-        f"wire; {', '.join(f'{count} {kinds[name]}' for name, count in found.items()) or 'nothing lost, doubled, wrong, hung or paid twice'}",
+        "ours": f"{sums['histories']} histories, {sums['kills']} kills at {struck} of {len(POINTS)} moments, "
+        f"{sums['calls_on_the_wire']} calls lost on the wire; {', '.join(f'{count} {kinds[name]}' for name, count in found.items()) or 'nothing lost, doubled, wrong, hung or paid twice'}",
         "goals": [at_most(sums[name], 0, f" {what}") for name, what in kinds.items()],
         "runs": str(sums["histories"]),
         "singles": told,

@@ -2,10 +2,12 @@
 
 python -m benchmarks.limits steps <rows> <batch>
 python -m benchmarks.limits http <url> <calls>
+python -m benchmarks.limits burn <rows>
 """
 
 import asyncio
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -57,8 +59,32 @@ async def call(url: str, calls: int) -> float:
         return time.perf_counter() - begun
 
 
+def burn(rows: int) -> None:
+    """What the step `Burn` of `workloads` does with its rows."""
+    for row in range(rows):
+        total = 0
+        for number in range(20_000):
+            total += number * row % 7
+
+
+def speed_up(rows: int) -> float:
+    """How much faster two processes are with some rows than one is."""
+    spans = []
+    for count in (1, 2):
+        processes = [multiprocessing.Process(target=burn, args=(rows // count,)) for _ in range(count)]
+        begun = time.perf_counter()
+        for each in processes:
+            each.start()
+        for each in processes:
+            each.join()
+        spans.append(time.perf_counter() - begun)
+    return spans[0] / spans[1]
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "steps":
+    if sys.argv[1] == "burn":
+        print(json.dumps({"ratio": speed_up(int(sys.argv[2]))}))
+    elif sys.argv[1] == "steps":
         with tempfile.TemporaryDirectory() as directory:
             print(json.dumps({"span_s": write_steps(int(sys.argv[2]), int(sys.argv[3]), directory)}))
     else:

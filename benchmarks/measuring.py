@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 ROOT = Path(__file__).parents[1]
 OURS = sys.executable
 _BLOCK_BYTES = 512
@@ -130,11 +132,23 @@ def _read_peak(error: str) -> float:
 
 
 def measure_in_new_directory(
-    commands: list[tuple[list[str], dict[str, str]]], engine: str, timeout_s: float
+    commands: list[tuple[list[str], dict[str, str]]],
+    engine: str,
+    timeout_s: float,
+    expected_rows: int | None = None,
 ) -> list[Measured]:
     """Run commands, each with its variables, one after the other on one new directory, which is removed in the end.
 
     The peer may fail; what comes after a failure isn't run.
+
+    Args:
+        commands: what's run.
+        engine: `ours` or `peer`.
+        timeout_s: after which one is killed.
+        expected_rows: how many rows each has to leave in the cache, where it doesn't look itself.
+
+    Raises:
+        RuntimeError: one of ours failed, or left other rows.
     """
     directory = Path(tempfile.mkdtemp(prefix="benchmark-"))
     try:
@@ -144,9 +158,17 @@ def measure_in_new_directory(
             found.append(measure(command, directory, engine, timeout_s, env, may_fail=engine == "peer"))
             if found[-1].failure:
                 break
+            if expected_rows is not None and (rows := count_rows(directory / "cache")) != expected_rows:
+                raise RuntimeError(f"{rows} rows are in the cache, {expected_rows} were expected")
         return found
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def count_rows(cache: Path) -> int:
+    """The rows of the leaf step, of the pipeline that was run last."""
+    last = max(cache.glob("*/data"), key=lambda path: path.stat().st_mtime_ns)
+    return sum(pq.read_metadata(path).num_rows for path in last.glob("*/*.parquet"))
 
 
 def build_command(python: str, workload: str, arguments: dict[str, Any]) -> list[str]:

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import COLUMNS, RESULTS
-from benchmarks.notes import NOTES
+from benchmarks.compare import COLUMNS, RESULTS, give_note
 
 README = Path(__file__).parent / "README.md"
 _TABLES = (
@@ -24,7 +23,7 @@ def describe(results: Path) -> str:
     """The figures as Markdown: the machine, the table and its notes, the plot, the calls and the ledger."""
     told = _read(results / "compare.json")
     parts = [_describe_machine(told["machine"]), _make_table(COLUMNS, told["rows"])]
-    notes = [f"- **{row['title']}**: {NOTES[row['title']]}" for row in told["rows"] if row["title"] in NOTES]
+    notes = [f"- **{row['title']}**: {note}" for row in told["rows"] if (note := give_note(row))]
     parts += ["\n".join(notes)] if notes else []
     if (results / "compare.svg").exists():
         parts.append(f"![How far each row is from its target]({results.name}/compare.svg)")
@@ -48,7 +47,7 @@ def _describe_machine(machine: dict[str, Any]) -> str:
         "" if machine["scale"] == 1 else f" With {machine['scale']:g} of the rows: the figures mean nothing."
     )
     return (
-        f"{machine['date'][:10]}, {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
+        f"{machine['date'][:10]}, commit {machine['commit'] or 'unknown'}, {machine['cores']} cores of {machine['cpu']}, {machine['system']}, "
         f"Python {machine['python']}, pyarrow {machine['pyarrow']}, Dagster {machine['dagster']}, {peer}. "
         f"Load averages {loads[0]} at the beginning, {loads[1]} at the end.{scale}"
     )
@@ -56,8 +55,12 @@ def _describe_machine(machine: dict[str, Any]) -> str:
 
 def _make_table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
     lines = [[*columns.values()], ["---"] * len(columns)]
-    lines += [[str(row.get(name, "")).replace("|", "\\|") for name in columns] for row in rows]
+    lines += [[_tell(row.get(name, "")).replace("|", "\\|") for name in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _tell(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, float) and value >= 1_000 else str(value)
 
 
 def fill(text: str, content: str) -> str:

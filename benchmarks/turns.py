@@ -64,7 +64,10 @@ class Bench:
             assert python is not None
             if work.workload == "http":
                 _read_server(work)  # what others have called before
-            runs.append(measure_in_new_directory(work.build_commands(python, engine), engine, work.timeout_s))
+            # A workload looks at its rows itself, a job doesn't.
+            expected = work.arguments["rows"] if work.is_job and engine == "ours" else None
+            commands = work.build_commands(python, engine)
+            runs.append(measure_in_new_directory(commands, engine, work.timeout_s, expected))
             if work.workload == "http" and not runs[-1][-1].failure:
                 runs[-1][-1].told.update(_read_server(work))
         return runs[turn]
@@ -83,6 +86,7 @@ class SideBySide:
         no_peer: why the peer isn't run.
         counts_timeouts: a peer that was killed for being late counts with the time it was given, which is less than what
             it would have needed.
+        peer_work: what the peer runs, where that isn't the same.
     """
 
     work: Work
@@ -92,6 +96,7 @@ class SideBySide:
     repeats: int | None = None
     no_peer: str = ""
     counts_timeouts: bool = False
+    peer_work: Work | None = None
 
     def __call__(self, bench: Bench) -> Found:
         """Measure."""
@@ -102,7 +107,7 @@ class SideBySide:
         for turn in range(self.repeats or bench.repeats):
             ours.append(bench.run(self.work, "ours", turn)[self.which])
             if bench.peer_python is not None and not failure:  # what failed or hung once isn't asked again
-                runs = bench.run(self.work, "peer", turn)
+                runs = bench.run(self.peer_work or self.work, "peer", turn)
                 failure = runs[-1].failure if len(runs) <= self.which else runs[self.which].failure
                 peer.append(runs[-1] if len(runs) <= self.which else runs[self.which])
             if self.limit is not None:

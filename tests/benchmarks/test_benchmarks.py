@@ -2,17 +2,20 @@
 
 import importlib.util
 import json
+import os
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import readme
 from benchmarks.alone import build_growth, measure_dagsters_share, tell_kills
-from benchmarks.compare import COLUMNS, list_cells, measure_row, print_table, write_results
+from benchmarks.compare import COLUMNS, give_note, list_cells, measure_row, print_table, write_results
 from benchmarks.figures import (
     Found,
     at_least,
@@ -25,15 +28,17 @@ from benchmarks.figures import (
     tell_steps,
     tell_total,
 )
-from benchmarks.measuring import Measured, measure
+from benchmarks.measuring import Measured, count_rows, measure, run_module
 from benchmarks.notes import NOTES
 from benchmarks.plot import draw
 from benchmarks.rows import Row, build_rows
 from benchmarks.turns import Bench, SideBySide, Work
 from benchmarks.workloads import BUILDERS
+from distilabel_dagster.base.fault_points import POINTS
 
 MACHINE: dict[str, Any] = {
     "date": "2026-01-02T03:04:05+00:00",
+    "commit": "1234567",
     "cores": 2,
     "cpu": "a CPU",
     "system": "a system",
@@ -94,7 +99,7 @@ def test_a_margin_is_that_of_the_worst_figure() -> None:
 def test_ratios_are_those_of_runs_that_followed_each_other() -> None:
     ours, peer = [made_up(1.0), made_up(2.0), made_up(4.0)], [made_up(30.0), made_up(50.0), made_up(80.0)]
     found = tell_steps(20)(ours, peer, [0.5, 0.5, 0.5])
-    assert found["ratio"] == "25.0x rows/s, 1/1 cpu"
+    assert found["ratio"] == "25.0x rows/s (by span 25.0x, in all 16.2x), 1/1.0 cpu"
     assert found["ours"].startswith("500 rows/s")
     assert found["limit"] == "2,000 rows/s"
     assert give_verdict(found["goals"]) == "yes"
@@ -154,8 +159,10 @@ def test_dagsters_share_is_what_is_left_of_a_steps_cpu() -> None:
 def test_kills_are_met_only_if_nothing_is_found() -> None:
     line = dict.fromkeys(("lost", "doubled", "wrong", "hung", "paid_twice"), 0)
     line |= {"histories": 6, "kills": 20, "calls_on_the_wire": 3}
-    clean = tell_kills({"lines": [line, line]})
-    assert clean["ours"].startswith("12 histories, 40 kills, 6 calls lost on the wire; nothing")
+    clean = tell_kills({"lines": [line, line], "points_unstruck": ["call.answered"]})
+    assert clean["ours"].startswith(
+        f"12 histories, 40 kills at {len(POINTS) - 1} of {len(POINTS)} moments, 6 calls"
+    )
     assert give_verdict(clean["goals"]) == "yes"
     harmed = tell_kills({"lines": [line, {**line, "lost": 2}]})
     assert give_verdict(harmed["goals"]) == "NO, 2 of 0 rows lost"
@@ -165,7 +172,7 @@ def test_kills_are_met_only_if_nothing_is_found() -> None:
 def test_a_run_of_a_work_is_shared_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def run(commands: Any, engine: str, timeout_s: float) -> list[Measured]:
+    def run(commands: Any, engine: str, timeout_s: float, expected_rows: int | None) -> list[Measured]:
         made.append(engine)
         return [made_up() for _ in commands]
 
@@ -227,7 +234,7 @@ def test_the_readme_is_filled_from_the_results(tmp_path: Path, monkeypatch: pyte
     assert filled.startswith(f"before\n{readme.BEGIN}\n")
     assert filled.endswith(f"{readme.END}\nafter\n")
     assert "old" not in filled
-    assert "2026-01-02, 2 cores of a CPU" in filled
+    assert "2026-01-02, commit 1234567, 2 cores of a CPU" in filled
     assert "| good | 1 \\| 2 |" in filled
     assert "NO, 1.23 of 1.15" in filled
     assert "- **bad**: the reason" in filled
@@ -288,3 +295,25 @@ def test_moments_of_all_processes_are_counted() -> None:
     work = Work("burn", {"rows": 20, "batch": 10, "replicas": 2})
     (run,) = Bench(repeats=1).run(work, "ours", 0)
     assert run.told["notes"] == 4, "two batches made in this process, two computed in others"
+
+
+def test_a_row_that_is_not_met_says_why_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NOTES, "known", "the reason")
+    missed: Found = {"title": "known", "goals": [at_most(2, 1)]}
+    assert give_note(missed) == "the reason"
+    assert give_note({**missed, "title": "unknown"}) == "why isn't known"
+    assert give_note({"title": "unknown", "runs": "0"}) == "why isn't known"
+    assert give_note({"title": "known", "goals": [at_most(1, 1)]}) == ""
+
+
+def test_two_bare_processes_do_the_work_of_one() -> None:
+    assert run_module("benchmarks.limits", "burn", "20")["ratio"] > 0
+
+
+def test_the_rows_that_a_job_leaves_are_counted(tmp_path: Path) -> None:
+    for number, rows in enumerate((7, 3)):
+        leaf = tmp_path / str(number) / "data" / "keep"
+        leaf.mkdir(parents=True)
+        pq.write_table(pa.table({"n": range(rows)}), leaf / "00001.parquet")
+        os.utime(leaf.parent, (number, number))
+    assert count_rows(tmp_path) == 3
