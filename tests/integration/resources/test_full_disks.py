@@ -90,11 +90,12 @@ def test_a_disk_that_holds_no_more_files(inodes: int, make_disk: MakeDisk, make_
     check_resumed(runs)
 
 
-def test_a_disk_that_becomes_read_only(make_disk: MakeDisk, make_runs: MakeRuns) -> None:
+def test_a_disk_that_becomes_read_only(make_disk: MakeDisk, make_runs: MakeRuns, tmp_path: Path) -> None:
     """As Linux does it itself when a disk gives errors."""
     disk = make_disk("size=64m")
     runs = make_runs(disk.path / "cache")
-    process = runs.start("python", BATCH_S="0.3")
+    # The ledger is open for writing all the time, and then only Linux itself can make its disk read-only.
+    process = runs.start("python", BATCH_S="0.3", DISTILABEL_LEDGER_URL=str(tmp_path / "ledger.sqlite"))
     runs.wait_for_parts(process, "large", 2)
     # Of the mount, not its file system: so it's refused only in the moments in which a file is open for writing.
     while subprocess.run(["mount", "-o", "remount,bind,ro", str(disk.path)], check=False).returncode:
