@@ -17,10 +17,13 @@ NOTES: dict[str, str] = {
         "rows of the four steps, of which compression and checksums are the largest part."
     ),
     "4 steps, 100k rows, batch 1000": (
-        "Two cores are busy: the thread that commits (compression and the wait for the disk, half each), and the interpreter, "
-        "which makes rows of Arrow and Arrow of rows. The yardstick, which does nothing else, isn't faster."
+        "The thread that commits sets the pace: Parquet and its compression take 29 % of its time, the wait for the disk 26 %, and "
+        "that for its turn with the interpreter, which makes rows of Arrow and Arrow of rows meanwhile, 27 %. The yardstick, a "
+        "loop that does nothing else, isn't faster."
     ),
-    "growth: 10k, 100k, 1M rows, batch 1000": "The CPU of the smallest run is some hundredths of a second, and varies by as much.",
+    "growth: 10k, 100k, 1M rows, batch 1000": (
+        "From 100k to 1M rows it falls. The rows of the smallest run take 0.23 of its 0.37 cpu-s, which vary by a tenth."
+    ),
     "3 chained tasks, constant": _CALLS,
     "fan-out to 3 tasks, constant": f"{_CALLS} The ideal is 0.8 s: 3,750 calls a second.",
     "start, 3 steps, 80 rows": _DAGSTER,
