@@ -394,9 +394,9 @@ def test_values_of_parquet_survive(tmp_path: Path) -> None:
     assert LoadDataFromFileSystem(data_files=path).outputs == ["b", "d", "l", "s"]
 
 
-def test_skipped_row_groups_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"n": n} for n in range(10)]
-    path = write_parquet(tmp_path / "a.parquet", rows, row_group_size=3)
+@pytest.fixture
+def read_groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The row groups of Parquet files that are read, in order."""
     groups: list[int] = []
     original = pq.ParquetFile.iter_batches
 
@@ -405,8 +405,14 @@ def test_skipped_row_groups_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
         return original(self, *args, row_groups=row_groups, **kwargs)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    return groups
+
+
+def test_skipped_row_groups_are_not_read(tmp_path: Path, read_groups: list[int]) -> None:
+    rows = [{"n": n} for n in range(10)]
+    path = write_parquet(tmp_path / "a.parquet", rows, row_group_size=3)
     assert read_all(path, offset=7) == rows[7:]
-    assert groups == [2, 3]
+    assert read_groups == [2, 3]
 
 
 def test_only_parquet_comes_as_tables(tmp_path: Path) -> None:
@@ -417,22 +423,14 @@ def test_only_parquet_comes_as_tables(tmp_path: Path) -> None:
     assert LoadDataFromFileSystem(data_files=write_csv(tmp_path / "a.csv", ROWS)).process_tables() is None
 
 
-def test_parquet_as_tables_is_read_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups: list[int] = []
-    original = pq.ParquetFile.iter_batches
-
-    def spy(self: Any, *args: Any, row_groups: list[int], **kwargs: Any) -> Any:
-        groups.extend(row_groups)
-        return original(self, *args, row_groups=row_groups, **kwargs)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+def test_parquet_as_tables_is_read_lazily(tmp_path: Path, read_groups: list[int]) -> None:
     path = write_parquet(tmp_path / "a.parquet", [{"n": n} for n in range(12)], row_group_size=3)
     tables = LoadDataFromFileSystem(data_files=path, batch_size=2, num_examples=9).process_tables(offset=4)
     assert tables is not None
     first, _ = next(tables)
-    assert (first.to_pylist(), groups) == ([{"n": 4}, {"n": 5}], [1, 2])
+    assert (first.to_pylist(), read_groups) == ([{"n": 4}, {"n": 5}], [1, 2])
     assert [last for _, last in tables] == [False, True]
-    assert groups == [1, 2]
+    assert read_groups == [1, 2]
 
 
 def test_text_in_parquet_that_is_none_is_named_with_its_file(tmp_path: Path) -> None:
